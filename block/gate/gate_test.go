@@ -47,7 +47,7 @@ func TestSecondCloseReturnsNil(t *testing.T) {
 }
 
 func TestCrowdAtTheGate(t *testing.T) {
-	for range 200 {
+	for range 20 {
 		var g Gate
 		var freed atomic.Bool
 		var wg sync.WaitGroup
