@@ -1,0 +1,236 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sluice/bench/report"
+)
+
+// Plan is what a run does.
+type Plan struct {
+	Servers     []Server
+	Workloads   []Workload
+	Repetitions int
+	Seconds     float64 // per sample
+	Size        int64   // bytes of the image, a multiple of 4 MiB
+	Seed        uint64  // of the order of the servers
+	Dir         string  // where the image lies
+	Sluice      string  // our program
+	Bench       string  // this program
+	// Progress, if not nil, is called after each sample with its number and the number of all.
+	Progress func(s report.Sample, w Workload, done, all int)
+}
+
+// runner holds what lives as long as a run.
+type runner struct {
+	Plan
+	data    *dataset
+	sockets string              // folder for sockets, short enough for a socket's address
+	kept    map[string]*process // servers in memory, started once because they have to be filled
+}
+
+// cell is one server under one workload.
+type cell struct {
+	server   Server
+	workload Workload
+}
+
+// Samples tells how many samples the plan takes.
+func (p Plan) Samples() int { return p.Repetitions * len(p.cells(0)) }
+
+// Duration estimates how long the run takes; a sample costs about half a second besides the measured time.
+func (p Plan) Duration() time.Duration {
+	return time.Duration(float64(p.Samples()) * (p.Seconds + 0.5) * float64(time.Second))
+}
+
+// cells returns one repetition: workload by workload, and within each all its servers in turn, in an order that the
+// seed decides anew each time. So the samples that are compared lie within seconds of each other, and no server is
+// always the one that runs after a certain other one.
+func (p Plan) cells(repetition int) []cell {
+	random := rand.New(rand.NewPCG(p.Seed, uint64(repetition)))
+	var out []cell
+	for _, w := range p.Workloads {
+		for _, i := range random.Perm(len(p.Servers)) {
+			if p.Servers[i].Kind == report.File || !w.FileOnly {
+				out = append(out, cell{p.Servers[i], w})
+			}
+		}
+	}
+	return out
+}
+
+// Run takes all samples. A server or client that fails makes a sample with an error and the run goes on; Run itself
+// fails only when the run as a whole cannot be made or ctx is done. When it returns, everything that it started has
+// ended and its files are gone.
+func (p Plan) Run(ctx context.Context) (samples []report.Sample, err error) {
+	r := &runner{Plan: p, kept: map[string]*process{}}
+	defer func() { err = errors.Join(err, r.close()) }()
+	if r.sockets, err = os.MkdirTemp("", "sluice-bench-"); err != nil {
+		return nil, err
+	}
+	withSource := false
+	for _, w := range p.Workloads {
+		withSource = withSource || w.Copy && w.write
+	}
+	for _, s := range p.Servers {
+		withSource = withSource || s.Kind == report.Mem // its memory is filled from the same file
+	}
+	if r.data, err = newDataset(ctx, p.Dir, p.Size, withSource); err != nil {
+		return nil, err
+	}
+	for repetition := 1; repetition <= p.Repetitions; repetition++ {
+		if err := r.data.cache(ctx); err != nil {
+			return nil, err
+		}
+		for _, c := range p.cells(repetition) {
+			s, err := r.sample(ctx, c, repetition)
+			if err != nil {
+				return nil, err
+			}
+			samples = append(samples, s)
+			if p.Progress != nil {
+				p.Progress(s, c.workload, len(samples), p.Samples())
+			}
+		}
+	}
+	return samples, nil
+}
+
+func (r *runner) close() error {
+	for _, p := range r.kept {
+		p.stop()
+	}
+	var errs []error
+	if r.data != nil {
+		errs = append(errs, r.data.remove())
+	}
+	if r.sockets != "" {
+		errs = append(errs, os.RemoveAll(r.sockets))
+	}
+	return errors.Join(errs...)
+}
+
+// sample measures one cell; the error is only for what ends the whole run.
+func (r *runner) sample(ctx context.Context, c cell, repetition int) (report.Sample, error) {
+	s, err := r.measure(ctx, c)
+	s.Server, s.Workload, s.Repetition = c.server.Name, c.workload.Name, repetition
+	if ctx.Err() != nil {
+		return s, ctx.Err()
+	}
+	if err != nil {
+		s.Error = err.Error()
+	}
+	if c.workload.write && c.server.Kind == report.File {
+		return s, r.data.settle()
+	}
+	return s, nil
+}
+
+func (r *runner) measure(ctx context.Context, c cell) (s report.Sample, err error) {
+	server, err := r.server(ctx, c.server)
+	if err != nil {
+		return s, err
+	}
+	if c.server.Kind == report.File {
+		defer server.stop()
+	}
+	machine, err := readMachineTimes()
+	if err != nil {
+		return s, err
+	}
+	before, err := treeUsage(server.cmd.Process.Pid)
+	if err != nil {
+		return s, err
+	}
+	if s, err = r.drive(ctx, c.workload, r.socket(c.server)); err != nil {
+		return report.Sample{}, err
+	}
+	if !server.alive() {
+		return report.Sample{}, fmt.Errorf("%s ended during the sample: %s", server.name, server.output)
+	}
+	after, err := treeUsage(server.cmd.Process.Pid)
+	if err != nil {
+		return s, err
+	}
+	now, err := readMachineTimes()
+	if err != nil {
+		return s, err
+	}
+	s.ServerCPU, s.RSSBytes = after.cpu-before.cpu, after.rss
+	s.MachineCPU, s.Steal = now.since(machine)
+	return s, nil
+}
+
+func (r *runner) socket(s Server) string { return filepath.Join(r.sockets, s.Name) }
+
+// server returns a running server. One on the file is started for each sample, because most take a lock on it; one in
+// memory is started once, and filled with data.
+func (r *runner) server(ctx context.Context, s Server) (*process, error) {
+	if p := r.kept[s.Name]; p != nil {
+		if p.alive() {
+			return p, nil
+		}
+		p.stop()
+		delete(r.kept, s.Name)
+	}
+	socket := r.socket(s)
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	p, err := start(ctx, s.Name, s.Args(r.places(s)), socket)
+	if err != nil || s.Kind == report.File {
+		return p, err
+	}
+	if s.Kind == report.Mem {
+		if _, err := runClient(ctx, "nbdcopy", r.data.source, uri(socket)); err != nil {
+			p.stop()
+			return nil, fmt.Errorf("fill %s: %w", s.Name, err)
+		}
+	}
+	r.kept[s.Name] = p
+	return p, nil
+}
+
+func (r *runner) places(s Server) Places {
+	return Places{Sluice: r.Sluice, Bench: r.Bench, Socket: r.socket(s), File: r.data.disk, Size: r.Size}
+}
+
+// drive runs the client and fills in what the client tells.
+func (r *runner) drive(ctx context.Context, w Workload, socket string) (report.Sample, error) {
+	if w.Copy {
+		return r.copies(ctx, w, socket)
+	}
+	t := target{
+		socket: socket, size: fmt.Sprint(r.Size), part: fmt.Sprint(r.Size / int64(max(w.Connections, 1))),
+		runtime: fmt.Sprintf("%dms", int64(r.Seconds*1000)),
+	}
+	out, err := runClient(ctx, append([]string{"fio"}, w.fioArgs(t)...)...)
+	if err != nil {
+		return report.Sample{}, err
+	}
+	f, err := parseFio(out)
+	if err != nil {
+		return report.Sample{}, err
+	}
+	return report.Sample{Seconds: f.seconds, Ops: f.ops, Bytes: f.bytes, P50us: f.p50, P99us: f.p99}, nil
+}
+
+// copies copies the whole image again and again until the time is over. The time of starting nbdcopy is part of it.
+func (r *runner) copies(ctx context.Context, w Workload, socket string) (report.Sample, error) {
+	var s report.Sample
+	begin := time.Now()
+	for s.Seconds < r.Seconds {
+		if _, err := runClient(ctx, append([]string{"nbdcopy"}, w.copyArgs(socket, r.data.source)...)...); err != nil {
+			return s, err
+		}
+		s.Bytes += r.Size
+		s.Seconds = time.Since(begin).Seconds()
+	}
+	return s, nil
+}

@@ -1,0 +1,181 @@
+package suite
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sluice/bench/report"
+)
+
+// Server is a server under test and how it is started. The fields of Command are substituted one by one and run without
+// a shell, so what the report prints is what ran.
+type Server struct {
+	report.Server
+	pkg      string   // Debian package of the program, or the make target that builds it
+	version  []string // command whose first line of output is the version
+	Optional bool     // runs only when named
+}
+
+const goNBDNote = "the server package of github.com/pojntfx/go-nbd, a naive baseline: it has no flush, so its writes " +
+	"are durable at disconnect only and its write figures cannot be compared with the others' as equals."
+
+// Servers lists all known servers in the order of the tables.
+func Servers() []Server {
+	qsd := "qemu-storage-daemon --blockdev driver=file,node-name=disk,filename={file},aio=%s " +
+		"--nbd-server addr.type=unix,addr.path={socket} --export type=nbd,id=export,node-name=disk,name=,writable=on"
+	qnbd := "qemu-nbd --persistent --shared=16 --format=raw --cache=writeback --aio=%s --socket={socket} {file}"
+	ours, qemu := []string{"{sluice}", "--version"}, []string{"qemu-nbd", "--version"}
+	storage, kit := []string{"qemu-storage-daemon", "--version"}, []string{"nbdkit", "--version"}
+	entry := func(name, command, pkg string, version []string) Server {
+		return Server{Server: report.Server{Name: name, Kind: report.File, Command: command}, pkg: pkg, version: version}
+	}
+	list := []Server{
+		entry("sluice", "{sluice} serve {file} --nbd unix:{socket}", "make build", ours),
+		entry("qemu-nbd", fmt.Sprintf(qnbd, "threads"), "qemu-utils", qemu),
+		entry("qemu-nbd-uring", fmt.Sprintf(qnbd, "io_uring"), "qemu-utils", qemu),
+		entry("qsd-uring", fmt.Sprintf(qsd, "io_uring"), "qemu-system-common", storage),
+		entry("qsd-threads", fmt.Sprintf(qsd, "threads"), "qemu-system-common", storage),
+		entry("nbdkit-file", "nbdkit --foreground --unix={socket} file {file}", "nbdkit", kit),
+		entry("go-nbd", "{bench} gonbd {socket} {file}", "", nil),
+		entry("sluice-mem", "{sluice} serve mem://{size} --nbd unix:{socket}", "make build", ours),
+		entry("nbdkit-memory", "nbdkit --foreground --unix={socket} memory {size}", "nbdkit", kit),
+		entry("nbdkit-null", "nbdkit --foreground --unix={socket} null {size}", "nbdkit", kit),
+	}
+	for i := range list {
+		s := &list[i]
+		switch s.Name {
+		case "qemu-nbd-uring", "qsd-threads":
+			s.Optional = true
+		case "go-nbd":
+			s.Note = goNBDNote
+		case "sluice-mem", "nbdkit-memory":
+			s.Kind = report.Mem
+		case "nbdkit-null":
+			s.Kind = report.Null
+			s.Note = "has no data; it shows how fast client and socket are."
+		}
+	}
+	return list
+}
+
+// Choose returns the servers named in a list separated by commas, in their usual order (an empty list means all that
+// are not optional), plus the custom ones, given as "name=command". A custom server of a known name replaces it.
+func Choose(list string, custom []string) ([]Server, error) {
+	all := Servers()
+	var added []string
+	for _, c := range custom {
+		s, err := parseCustom(c)
+		if err != nil {
+			return nil, err
+		}
+		added = append(added, s.Name)
+		if i := slices.IndexFunc(all, func(k Server) bool { return k.Name == s.Name }); i >= 0 {
+			all[i] = s
+		} else {
+			all = append(all, s)
+		}
+	}
+	var names, known []string
+	if list != "" {
+		names = strings.Split(list, ",")
+	}
+	var out []Server
+	for _, s := range all {
+		known = append(known, s.Name)
+		wanted := slices.Contains(names, s.Name) || list == "" && !s.Optional
+		if wanted || slices.Contains(added, s.Name) {
+			out = append(out, s)
+		}
+	}
+	for _, n := range names {
+		if !slices.Contains(known, n) {
+			return nil, fmt.Errorf("unknown server %q; there are %s", n, strings.Join(known, ", "))
+		}
+	}
+	return out, nil
+}
+
+func parseCustom(text string) (Server, error) {
+	name, command, ok := strings.Cut(text, "=")
+	if !ok || name == "" || strings.TrimSpace(command) == "" {
+		return Server{}, fmt.Errorf("server %q is not of the form name=command", text)
+	}
+	if !strings.Contains(command, "{socket}") {
+		return Server{}, fmt.Errorf("the command of server %s does not say where {socket} goes", name)
+	}
+	s := Server{Server: report.Server{Name: name, Kind: report.Mem, Command: command}}
+	if strings.Contains(command, "{file}") {
+		s.Kind = report.File
+	}
+	return s, nil
+}
+
+// Places are what the placeholders of a command stand for.
+type Places struct {
+	Sluice string // our program
+	Bench  string // this program, which holds the go-nbd server
+	Socket string
+	File   string
+	Size   int64
+}
+
+// Args returns the command with everything filled in.
+func (s Server) Args(p Places) []string { return p.fill(strings.Fields(s.Command)) }
+
+func (p Places) fill(fields []string) []string {
+	r := strings.NewReplacer("{sluice}", p.Sluice, "{bench}", p.Bench, "{socket}", p.Socket, "{file}", p.File,
+		"{size}", strconv.FormatInt(p.Size, 10))
+	out := make([]string, len(fields))
+	for i, f := range fields {
+		out[i] = r.Replace(f)
+	}
+	return out
+}
+
+// Lookup fails when a program that the plan needs is not there, and says where it comes from.
+func (p Plan) Lookup() error {
+	for _, s := range p.Servers {
+		program := s.Args(Places{Sluice: p.Sluice, Bench: p.Bench})[0]
+		if err := lookup(program, s.pkg, s.Name); err != nil {
+			return err
+		}
+		if s.Kind == report.Mem {
+			if err := lookup("nbdcopy", "libnbd-bin", s.Name); err != nil {
+				return err
+			}
+		}
+	}
+	for _, w := range p.Workloads {
+		program, pkg := "fio", "fio"
+		if w.Copy {
+			program, pkg = "nbdcopy", "libnbd-bin"
+		}
+		if err := lookup(program, pkg, w.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func lookup(program, pkg, user string) error {
+	if _, err := exec.LookPath(program); err == nil {
+		return nil
+	}
+	switch {
+	case pkg == "":
+		return fmt.Errorf("%s needs %s, which is not there", user, program)
+	case strings.HasPrefix(pkg, "make "):
+		return fmt.Errorf("%s needs %s, which is not there; build it with: %s (or leave it out with --servers)", user, program, pkg)
+	}
+	return fmt.Errorf("%s needs %s, which is not there; install it with: apt-get install %s", user, program, pkg)
+}
+
+// Documented returns the server as the report shows it: with our program's path, and with what changes as placeholders.
+func (s Server) Documented(sluice string) report.Server {
+	out := s.Server
+	out.Command = strings.NewReplacer("{sluice}", sluice, "{bench}", "bench").Replace(out.Command)
+	return out
+}
