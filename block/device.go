@@ -150,9 +150,14 @@ type Bitmapper interface {
 
 // FileRange is a run of a Device's bytes in a local file.
 type FileRange struct {
-	FD    int    // open for reading, and for writing unless the Device is read-only
-	Off   int64  // where the run starts in the file
-	Len   int64  // how many of the asked bytes the run holds, > 0
+	FD  int   // open for reading, and for writing unless the Device is read-only
+	Off int64 // where the run starts in the file
+	Len int64 // how many of the asked bytes the run holds, > 0
+
+	// Resident: all of it is in memory as far as the Device can tell, so that
+	// moving it does not wait for the medium.
+	Resident bool
+
 	Token uint64 // the Device's own mark for UnpinRange
 }
 

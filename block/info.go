@@ -64,11 +64,15 @@ const (
 	// buffered writes to one file do), so that sending them from several
 	// threads only makes the threads contend.
 	CapSerialWrites
+
+	// CapNowaitWrites: WriteAt never waits for a medium or a network (RAM), so
+	// an exporter may call it from its own loop.
+	CapNowaitWrites
 )
 
 var capNames = [...]string{
 	"flush", "fua", "zero", "fast-zero", "discard", "extents", "depth", "prefetch", "resize",
-	"nowait", "file-range", "bitmaps", "multi-conn", "serial-writes",
+	"nowait", "file-range", "bitmaps", "multi-conn", "serial-writes", "nowait-writes",
 }
 
 // Names lists the capabilities in c by name, in a fixed order.

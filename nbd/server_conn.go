@@ -1,0 +1,193 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/block"
+	"sluice/block/buffer"
+)
+
+// The transmission of one connection. Stages, in the order a request passes
+// them, each in a file of its own:
+//
+//  1. receive (server_receive.go): one goroutine reads as many requests as one
+//     system call brings, checks each, and answers at once what needs no
+//     waiting. Replies of one batch are put together in one buffer.
+//  2. work (server_work.go): what may wait in the device becomes a job for one
+//     of a bounded number of workers. Writes to a device that orders them anyway
+//     go through one worker at a time.
+//  3. send (server_send.go): finished jobs queue up; whoever finds nobody
+//     sending sends all that is there, in one system call where it can, and from
+//     the page cache by sendfile where the device allows it.
+//
+// Limits: a small request costs a share of a receive and of a send, and the copy
+// in the device; a large read from the page cache costs the client's copy alone.
+//
+// Ownership: the receiving goroutine owns in, out and batch. A job belongs to
+// the stage that it is in; its buffer goes with it. Locks: budget.mu, work.mu
+// and box.mu are leaves; none is held while another is taken or while anything
+// blocks.
+
+// serverConn is a connection in the transmission phase.
+type serverConn struct {
+	srv    *Server
+	stream stream
+	log    *slog.Logger
+
+	dev        *block.Resolved
+	export     string
+	size       uint64
+	readOnly   bool
+	flags      transmissionFlags
+	structured bool
+	extended   bool
+	contexts   []metaContext
+
+	obs      Observer
+	observed bool // obs is somebody
+
+	headerSize int // of requests
+
+	dataRange atomic.Pointer[dataRange] // where the device has no holes
+
+	receiver
+	budget budget
+	work   workers
+	box    outbox
+}
+
+func newServerConn(srv *Server, st stream, a *agreement, log *slog.Logger) *serverConn {
+	c := &serverConn{
+		srv: srv, stream: st, log: log.With("export", a.export.Name),
+		dev: a.dev, export: a.export.Name, size: uint64(a.dev.Info.Size),
+		readOnly: a.readOnly, flags: a.flags, structured: a.structured, extended: a.extended, contexts: a.contexts,
+		obs: a.export.Observer, headerSize: requestSize,
+	}
+	if a.extended {
+		c.headerSize = requestExtendedSize
+	}
+	if c.observed = c.obs != nil; !c.observed {
+		c.obs = nobody{}
+	}
+	c.budget.init(srv.cfg.MaxRequests, srv.cfg.MaxBytes)
+	c.work.init(srv.cfg.Workers)
+	return c
+}
+
+// serve runs the transmission to its end: everything that was received is
+// worked off and, unless the connection broke, answered.
+func (c *serverConn) serve(ctx context.Context) error {
+	c.obs.Connection(+1)
+	defer c.obs.Connection(-1)
+	err := c.receive(ctx)
+	if err != nil && !errors.Is(err, errGone) {
+		c.stream.close() // nothing more can be said
+	}
+	c.work.stop()
+	c.box.wait()
+	c.receiver.free()
+	if err == nil {
+		c.stream.close()
+	}
+	if sent := c.box.failure(); err == nil && sent != nil {
+		err = fmt.Errorf("reply: %w", sent)
+	}
+	return err
+}
+
+// job is a request on its way through work and send, and the reply to it. Jobs
+// are kept and used again; there are at most as many as the budget allows, and
+// one for the receiver.
+type job struct {
+	next *job // in the queue that it is in
+
+	req   request
+	op    Op
+	start time.Duration // since epoch, when it arrived
+
+	buf  *buffer.Buffer // a write's payload, or a reply's data; owned
+	data []byte         // what is sent after the header, in buf
+	hdr  [chunkExtendedSize + 16]byte
+	hlen int
+
+	file     block.FileRange // sent after the header, instead of data
+	pinned   bool
+	fileSent int64
+
+	charged int64 // bytes in the budget; < 0 when it was never admitted
+}
+
+// epoch is the zero of the data path's clock: time.Since of a fixed time reads
+// the monotonic clock alone.
+var epoch = time.Now()
+
+func now() time.Duration { return time.Since(epoch) }
+
+// budget bounds what one connection has in work. The receiver is the only one
+// that waits for it.
+type budget struct {
+	mu       sync.Mutex
+	room     sync.Cond
+	requests int
+	bytes    int64
+	maxReq   int
+	maxBytes int64
+	free     *job
+}
+
+func (b *budget) init(requests int, bytes int64) {
+	b.room.L = &b.mu
+	b.maxReq, b.maxBytes = requests, bytes
+}
+
+// take gets a job for a request with n bytes of payload, waiting until there is
+// room. A request alone always has room.
+func (b *budget) take(n int64) *job {
+	b.mu.Lock()
+	for b.requests > 0 && (b.requests >= b.maxReq || b.bytes+n > b.maxBytes) {
+		b.room.Wait()
+	}
+	b.requests++
+	b.bytes += n
+	j := b.free
+	if j != nil {
+		b.free = j.next
+	}
+	b.mu.Unlock()
+	if j == nil {
+		j = new(job)
+	}
+	j.next, j.charged = nil, n
+	return j
+}
+
+// tight reports whether take(n) would wait.
+func (b *budget) tight(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.requests > 0 && (b.requests >= b.maxReq || b.bytes+n > b.maxBytes)
+}
+
+// give takes back a job that is done with.
+func (b *budget) give(j *job) {
+	if j.buf != nil {
+		j.buf.Release()
+		j.buf = nil
+	}
+	j.data, j.hlen = nil, 0
+	b.mu.Lock()
+	wake := b.requests >= b.maxReq || b.bytes >= b.maxBytes/2
+	b.requests--
+	b.bytes -= j.charged
+	j.next, b.free = b.free, j
+	b.mu.Unlock()
+	if wake {
+		b.room.Signal()
+	}
+}

@@ -1,0 +1,424 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"sluice/block"
+	"sluice/block/buffer"
+)
+
+const (
+	// inSize is the receive buffer: two thousand read requests, or sixteen
+	// writes of 4 KiB.
+	inSize = 64 << 10
+	// outSize is how much of small replies is put together before it is sent.
+	outSize = 64 << 10
+	// inlineMax is the longest read that the receiver answers into out.
+	inlineMax = 16 << 10
+	// nowaitMax is the longest read that the receiver tries to answer itself.
+	nowaitMax = 1 << 20
+	// sendFileMin is the shortest read for which sendfile beats a copy.
+	sendFileMin = 32 << 10
+	// maxSkip is the longest payload of a bad request that is thrown away to
+	// keep the connection; a longer one ends it.
+	maxSkip = 2 * maxPayload
+	// batchMax is how many answered requests are counted together.
+	batchMax = 64
+)
+
+// receiver is what the receiving goroutine owns.
+type receiver struct {
+	in   *buffer.Buffer // nil while the connection is silent
+	r, w int            // in.B[r:w] was received and not used yet
+	lean int            // > 0: receive no more than this at once (see payload)
+
+	out *job // replies that the receiver has put together; nil when none
+	n   int  // bytes of it
+
+	start time.Duration // when the batch arrived
+	batch [batchMax]answered
+	count int // of batch
+}
+
+// answered is what the observer is told of a request.
+type answered struct {
+	op    Op
+	bytes int64
+	kind  block.Kind
+}
+
+// free gives the buffers back at the end.
+func (r *receiver) free() {
+	if r.in != nil {
+		r.in.Release()
+		r.in = nil
+	}
+}
+
+// receive reads requests until the client disconnects (nil), or something makes
+// it impossible to go on.
+func (c *serverConn) receive(ctx context.Context) error {
+	for {
+		if err := c.fill(c.headerSize, true); err != nil {
+			if errors.Is(err, io.EOF) && c.w == c.r && c.srv.draining.Load() {
+				return nil
+			}
+			return err
+		}
+		if c.observed {
+			c.start = now()
+		}
+		for c.w-c.r >= c.headerSize {
+			done, err := c.request(ctx)
+			if done || err != nil {
+				c.push()
+				return err
+			}
+		}
+		c.push()
+	}
+}
+
+// fill receives until n bytes are there. Replies are pushed out before it waits.
+func (c *serverConn) fill(n int, idle bool) error {
+	if c.w-c.r >= n {
+		return nil
+	}
+	if c.in == nil {
+		c.in = buffer.Get(inSize)
+	}
+	if c.r > 0 {
+		c.w = copy(c.in.B, c.in.B[c.r:c.w])
+		c.r = 0
+	}
+	for c.w < n {
+		limit := inSize
+		if c.lean > 0 {
+			limit = min(limit, c.w+c.lean)
+		}
+		k, err := c.stream.recv(c.in.B[c.w:limit], idle && c.w == 0)
+		if err == errIdle {
+			err = c.idle()
+		}
+		if err != nil {
+			return fmt.Errorf("receive: %w", gone(err))
+		}
+		c.w += k
+	}
+	return nil
+}
+
+// idle gives up what a silent connection does not need and waits.
+func (c *serverConn) idle() error {
+	c.in.Release()
+	c.in = nil
+	c.work.retire()
+	err := c.stream.waitRecv()
+	c.in = buffer.Get(inSize)
+	return err
+}
+
+// request handles the request at the front of the buffer. done: it was a
+// disconnect.
+func (c *serverConn) request(ctx context.Context) (done bool, err error) {
+	head := c.in.B[c.r:c.w]
+	magic := be.Uint32(head)
+	var req request
+	if c.extended {
+		if magic != magicRequestExtended {
+			return false, fmt.Errorf("request has magic %#x, extended headers were agreed", magic)
+		}
+		req = decodeRequestExtended(head)
+	} else {
+		if magic != magicRequest {
+			return false, fmt.Errorf("request has magic %#x", magic)
+		}
+		req = decodeRequest(head)
+	}
+	c.r += c.headerSize
+	if req.cmd == cmdRead && c.validRead(&req) {
+		return false, c.read(ctx, req)
+	}
+	return c.otherRequest(ctx, req)
+}
+
+// validRead is the short way through validate for what is asked most.
+func (c *serverConn) validRead(req *request) bool {
+	return req.flags == 0 && req.length-1 < maxPayload && req.offset <= c.size && req.length <= c.size-req.offset
+}
+
+func (c *serverConn) otherRequest(ctx context.Context, req request) (done bool, err error) {
+	if req.cmd == cmdDisconnect {
+		return true, nil
+	}
+	payload := c.payloadLength(req)
+	fault := c.validate(req)
+	if fault.code != wireOK {
+		if err := c.skip(payload); err != nil {
+			return false, err
+		}
+		return false, c.refuse(req, fault)
+	}
+	switch {
+	case req.cmd == cmdRead && req.length > 0:
+		return false, c.read(ctx, req)
+	case req.cmd == cmdWrite && req.length > 0:
+		return false, c.write(ctx, req)
+	case req.cmd == cmdBlockStatus || req.cmd == cmdFlush || req.length > 0:
+		return false, c.enqueue(ctx, req, payload)
+	}
+	return false, c.answer(req, block.OK) // nothing to do for a length of zero
+}
+
+// payloadLength is the number of bytes that follow the header.
+func (c *serverConn) payloadLength(req request) uint64 {
+	if req.cmd == cmdWrite || c.extended && req.flags&cfPayloadLen != 0 {
+		return req.length
+	}
+	return 0
+}
+
+// skip throws away a payload. Beyond maxSkip the client is not worth it.
+func (c *serverConn) skip(n uint64) error {
+	if n > maxSkip {
+		return fmt.Errorf("request with %d bytes of payload", n)
+	}
+	for n > 0 {
+		if c.r == c.w {
+			c.push()
+			if err := c.fill(1, false); err != nil {
+				return err
+			}
+		}
+		k := min(n, uint64(c.w-c.r))
+		c.r += int(k)
+		n -= k
+	}
+	return nil
+}
+
+// payload receives n bytes into a buffer of their own: what has arrived is
+// copied, the rest received in place. While large writes follow each other only
+// headers are received into the common buffer, so that nothing is copied.
+func (c *serverConn) payload(p []byte) error {
+	k := copy(p, c.in.B[c.r:c.w])
+	c.r += k
+	if k < len(p) {
+		c.push()
+	}
+	for k < len(p) {
+		n, err := c.stream.recv(p[k:], false)
+		if err != nil {
+			return fmt.Errorf("receive payload: %w", gone(err))
+		}
+		k += n
+	}
+	c.lean = 0
+	if len(p) >= inSize {
+		c.lean = c.headerSize
+	}
+	return nil
+}
+
+// read answers a valid read at once if the bytes are at hand, and makes a job of
+// it otherwise.
+func (c *serverConn) read(ctx context.Context, req request) error {
+	c.lean = 0
+	if req.length <= inlineMax {
+		if c.dev.Nowaiter != nil && c.readInline(req) {
+			return nil
+		}
+	} else if c.readWhole(req) {
+		return nil
+	}
+	return c.enqueue(ctx, req, 0)
+}
+
+// readInline puts a small read into the common reply buffer.
+func (c *serverConn) readInline(req request) bool {
+	hlen := c.readHeaderSize()
+	size := hlen + int(req.length)
+	c.reserve(size)
+	p := c.out.buf.B[c.n : c.n+size]
+	if err := c.dev.Nowaiter.ReadNowait(p[hlen:], int64(req.offset)); err != nil {
+		return false // would block, or an error: a worker finds out which
+	}
+	c.putReadHeader(p, req)
+	c.n += size
+	c.note(OpRead, int64(req.length), block.OK)
+	return true
+}
+
+// readWhole answers a larger read that fits one reply: from the file's pages by
+// sendfile, or through a buffer of its own.
+func (c *serverConn) readWhole(req request) bool {
+	if c.mayHaveHoles(req) {
+		return false
+	}
+	if c.dev.Ranger != nil && req.length >= sendFileMin && c.stream.canSendFile() {
+		r, ok := c.dev.Ranger.PinRange(int64(req.offset), int64(req.length))
+		if ok && r.Resident && r.Len == int64(req.length) {
+			c.push()
+			j := c.begin(req, OpRead, 0)
+			j.file, j.pinned = r, true
+			c.finishRead(j)
+			return true
+		}
+		if ok {
+			c.dev.Ranger.UnpinRange(r)
+		}
+		return false
+	}
+	if c.dev.Nowaiter == nil || req.length > nowaitMax || c.budget.tight(int64(req.length)) {
+		return false
+	}
+	buf := buffer.Get(int(req.length))
+	if c.dev.Nowaiter.ReadNowait(buf.B, int64(req.offset)) != nil {
+		buf.Release()
+		return false
+	}
+	c.push()
+	j := c.begin(req, OpRead, int64(req.length))
+	j.buf, j.data = buf, buf.B
+	c.finishRead(j)
+	return true
+}
+
+// write takes a valid write's payload and queues it.
+func (c *serverConn) write(ctx context.Context, req request) error {
+	n := int(req.length)
+	if c.dev.Info.Has(block.CapNowaitWrites) && n <= c.w-c.r {
+		p := c.in.B[c.r : c.r+n]
+		c.r += n
+		err := c.writeDevice(ctx, p, req)
+		return c.answerErr(req, err)
+	}
+	if c.budget.tight(int64(n)) {
+		c.push()
+	}
+	j := c.begin(req, OpWrite, int64(n))
+	j.buf = buffer.Get(n)
+	if err := c.payload(j.buf.B); err != nil {
+		c.drop(j)
+		return err
+	}
+	c.submit(ctx, j)
+	return nil
+}
+
+// enqueue makes a job of a request without a write's payload.
+func (c *serverConn) enqueue(ctx context.Context, req request, payload uint64) error {
+	charge := int64(payload)
+	if req.cmd == cmdRead {
+		charge = int64(req.length)
+	}
+	if c.budget.tight(charge) {
+		c.push()
+	}
+	j := c.begin(req, opOf(req.cmd), charge)
+	if payload > 0 { // a status request's filter
+		j.buf = buffer.Get(int(payload))
+		if err := c.payload(j.buf.B); err != nil {
+			c.drop(j)
+			return err
+		}
+	}
+	c.submit(ctx, j)
+	return nil
+}
+
+// begin takes a job for a request.
+func (c *serverConn) begin(req request, op Op, bytes int64) *job {
+	j := c.budget.take(bytes)
+	j.req, j.op, j.start = req, op, c.start
+	return j
+}
+
+// refuse answers a request that validate found bad.
+func (c *serverConn) refuse(req request, f fault) error {
+	c.note(opOf(req.cmd), 0, f.kind)
+	return c.appendError(req, f.code, f.text)
+}
+
+// answerErr answers a request that the receiver carried out itself.
+func (c *serverConn) answerErr(req request, err error) error {
+	if err == nil {
+		return c.answer(req, block.OK)
+	}
+	kind := block.KindOf(err)
+	c.failed(req, err)
+	c.note(opOf(req.cmd), int64(req.length), kind)
+	return c.appendError(req, c.wireErrorFor(req, kind), err.Error())
+}
+
+// answer puts a reply without data into the common buffer.
+func (c *serverConn) answer(req request, kind block.Kind) error {
+	c.reserve(len(job{}.hdr))
+	c.n += c.putDone(c.out.buf.B[c.n:], req)
+	c.note(opOf(req.cmd), int64(req.length), kind)
+	return nil
+}
+
+// appendError puts an error reply into the common buffer.
+func (c *serverConn) appendError(req request, code wireError, text string) error {
+	text = clip(text)
+	c.reserve(chunkExtendedSize + 6 + len(text))
+	c.n += c.putError(c.out.buf.B[c.n:], req, code, text)
+	return nil
+}
+
+// reserve makes room for a reply of that size in the common buffer.
+func (c *serverConn) reserve(size int) {
+	if c.out != nil && c.n+size > outSize {
+		c.push()
+	}
+	if c.out == nil {
+		c.out = c.box.spareJob()
+		c.out.buf = buffer.Get(outSize)
+		c.n = 0
+	}
+}
+
+// push sends the replies that the receiver has put together, and reports the
+// batch.
+func (c *serverConn) push() {
+	if c.count > 0 {
+		c.report()
+	}
+	if c.out == nil {
+		return
+	}
+	j := c.out
+	c.out = nil
+	if c.n == 0 {
+		c.box.keepJob(j)
+		return
+	}
+	j.data = j.buf.B[:c.n]
+	c.put(j, false)
+}
+
+// note remembers an answered request for report.
+func (c *serverConn) note(op Op, bytes int64, kind block.Kind) {
+	if !c.observed {
+		return
+	}
+	if c.count == batchMax {
+		c.report()
+	}
+	c.batch[c.count] = answered{op, bytes, kind}
+	c.count++
+}
+
+// report tells the observer of the batch: the clock is read once for all.
+func (c *serverConn) report() {
+	took := now() - c.start
+	for _, a := range c.batch[:c.count] {
+		c.obs.Request(a.op, a.bytes, took, a.kind)
+	}
+	c.count = 0
+}

@@ -1,0 +1,297 @@
+package nbd
+
+import (
+	"context"
+	"sync"
+
+	"sluice/block"
+	"sluice/block/buffer"
+)
+
+// workers runs a connection's jobs. They start when there is work for them, and
+// end when the connection falls silent or closes.
+type workers struct {
+	mu      sync.Mutex
+	wake    sync.Cond
+	queue   jobQueue
+	serial  jobQueue // writes to a device that orders them anyway
+	writing bool     // a worker is at serial
+	max     int
+	running int
+	idle    int
+	retired int  // idle workers that were told to end
+	closed  bool // none waits any more
+
+	ended sync.WaitGroup
+}
+
+// jobQueue is a list of jobs, first in first out.
+type jobQueue struct{ head, tail *job }
+
+func (q *jobQueue) push(j *job) {
+	j.next = nil
+	if q.tail == nil {
+		q.head = j
+	} else {
+		q.tail.next = j
+	}
+	q.tail = j
+}
+
+func (q *jobQueue) pop() *job {
+	j := q.head
+	if j != nil {
+		q.head = j.next
+		if q.head == nil {
+			q.tail = nil
+		}
+		j.next = nil
+	}
+	return j
+}
+
+func (w *workers) init(limit int) {
+	w.wake.L = &w.mu
+	w.max = limit
+}
+
+// submit hands a job to a worker.
+func (c *serverConn) submit(ctx context.Context, j *job) {
+	c.obs.InFlight(+1)
+	w := &c.work
+	w.mu.Lock()
+	if j.op == OpWrite && c.dev.Info.Has(block.CapSerialWrites) {
+		w.serial.push(j)
+		if w.writing {
+			w.mu.Unlock()
+			return // its worker comes to it
+		}
+	} else {
+		w.queue.push(j)
+	}
+	switch {
+	case w.idle > w.retired:
+		w.wake.Signal()
+	case w.running < w.max:
+		w.running++
+		w.ended.Add(1)
+		go c.worker(ctx)
+	}
+	w.mu.Unlock()
+}
+
+func (c *serverConn) worker(ctx context.Context) {
+	w := &c.work
+	defer w.ended.Done()
+	for {
+		j := w.next()
+		if j == nil {
+			return
+		}
+		serial := j.op == OpWrite && c.dev.Info.Has(block.CapSerialWrites)
+		c.execute(ctx, j)
+		if serial {
+			w.writeDone()
+		}
+	}
+}
+
+// next waits for a job; nil when the worker is to end.
+func (w *workers) next() *job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		if !w.writing {
+			if j := w.serial.pop(); j != nil {
+				w.writing = true
+				return j
+			}
+		}
+		if j := w.queue.pop(); j != nil {
+			return j
+		}
+		if w.closed || w.retired > 0 {
+			w.retired = max(w.retired-1, 0)
+			w.running--
+			return nil
+		}
+		w.idle++
+		w.wake.Wait()
+		w.idle--
+	}
+}
+
+// writeDone lets the next write go. The worker that calls it looks for it
+// itself, in next.
+func (w *workers) writeDone() {
+	w.mu.Lock()
+	w.writing = false
+	w.mu.Unlock()
+}
+
+// retire ends the workers that have nothing to do.
+func (w *workers) retire() {
+	w.mu.Lock()
+	w.retired = w.idle
+	w.mu.Unlock()
+	w.wake.Broadcast()
+}
+
+// stop waits until all jobs are done and all workers gone.
+func (w *workers) stop() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.wake.Broadcast()
+	w.ended.Wait()
+}
+
+// execute carries out a job in the device and queues its reply.
+func (c *serverConn) execute(ctx context.Context, j *job) {
+	var err error
+	switch j.req.cmd {
+	case cmdRead:
+		err = c.readDevice(ctx, j)
+	case cmdWrite:
+		err = c.writeDevice(ctx, j.buf.B, j.req)
+	case cmdFlush:
+		err = c.dev.Flush(ctx)
+	case cmdTrim:
+		err = c.trimDevice(ctx, j.req)
+	case cmdWriteZeroes:
+		err = c.zeroDevice(ctx, j.req)
+	case cmdCache:
+		if c.dev.Prefetch != nil {
+			err = c.dev.Prefetch.Prefetch(ctx, int64(j.req.offset), int64(j.req.length))
+		}
+	case cmdBlockStatus:
+		err = c.statusDevice(ctx, j)
+	}
+	c.finish(j, err)
+}
+
+// finish completes a job: the one place where its outcome is counted and its
+// reply made.
+func (c *serverConn) finish(j *job, err error) {
+	kind := block.KindOf(err)
+	switch {
+	case err != nil:
+		c.failed(j.req, err)
+		c.jobError(j, c.wireErrorFor(j.req, kind), err.Error())
+	case j.req.cmd == cmdRead || j.req.cmd == cmdBlockStatus:
+	default:
+		if j.buf != nil { // the payload is written: free it before the reply waits
+			j.buf.Release()
+			j.buf = nil
+		}
+		j.hlen = c.putDone(j.hdr[:], j.req)
+	}
+	if c.observed {
+		c.obs.Request(j.op, int64(j.req.length), now()-j.start, kind)
+	}
+	c.obs.InFlight(-1)
+	c.put(j, true)
+}
+
+// drop gives back a job that was never submitted.
+func (c *serverConn) drop(j *job) { c.budget.give(j) }
+
+// failed logs what the client can be told only in part.
+func (c *serverConn) failed(req request, err error) {
+	c.log.Warn("request failed", "op", opOf(req.cmd), "offset", req.offset, "length", req.length, "err", err)
+}
+
+// wireErrorFor maps a kind to a reply's error. ENOTSUP belongs to fast zeroing
+// alone (proto.md, "NBD_CMD_WRITE_ZEROES").
+func (c *serverConn) wireErrorFor(req request, kind block.Kind) wireError {
+	code := wireErrorOf(kind)
+	if code == wireENOTSUP && req.flags&cfFastZero == 0 {
+		return wireEINVAL
+	}
+	return code
+}
+
+// deviceFlags translates FUA for the device. after: it needs a flush instead.
+func (c *serverConn) deviceFlags(req request) (flags block.Flags, after bool) {
+	if req.flags&cfFUA == 0 {
+		return 0, false
+	}
+	if c.dev.Info.Has(block.CapFUA) {
+		return block.FUA, false
+	}
+	return 0, true
+}
+
+func (c *serverConn) flushAfter(ctx context.Context, after bool, err error) error {
+	if err != nil || !after {
+		return err
+	}
+	return c.dev.Flush(ctx)
+}
+
+// writeDevice writes a payload, in pieces where the device wants them smaller.
+func (c *serverConn) writeDevice(ctx context.Context, p []byte, req request) error {
+	flags, after := c.deviceFlags(req)
+	off, limit := int64(req.offset), c.dev.Info.Block.Max
+	for limit > 0 && int64(len(p)) > limit {
+		if err := c.dev.WriteAt(ctx, p[:limit], off, flags); err != nil {
+			return err
+		}
+		p, off = p[limit:], off+limit
+	}
+	return c.flushAfter(ctx, after, c.dev.WriteAt(ctx, p, off, flags))
+}
+
+func (c *serverConn) trimDevice(ctx context.Context, req request) error {
+	if c.dev.Discarder == nil {
+		return nil // a hint
+	}
+	flags, after := c.deviceFlags(req)
+	err := c.dev.Discarder.Discard(ctx, int64(req.offset), int64(req.length), flags)
+	if block.KindOf(err) == block.Unsupported {
+		return nil
+	}
+	return c.flushAfter(ctx, after, err)
+}
+
+func (c *serverConn) zeroDevice(ctx context.Context, req request) error {
+	flags, after := c.deviceFlags(req)
+	if req.flags&cfNoHole == 0 {
+		flags |= block.MayUnmap
+	}
+	if req.flags&cfFastZero != 0 {
+		flags |= block.FastOnly
+	}
+	return c.flushAfter(ctx, after, c.dev.ZeroRange(ctx, int64(req.offset), int64(req.length), flags))
+}
+
+// readDevice reads into a buffer of the job's. Where replies can have holes and
+// the client allows it, what the device knows to be zero is not read.
+func (c *serverConn) readDevice(ctx context.Context, j *job) error {
+	if c.mayHaveHoles(j.req) {
+		whole, err := c.readChunks(ctx, j)
+		if err != nil || !whole {
+			return err
+		}
+	}
+	j.buf = buffer.Get(int(j.req.length))
+	if err := c.readInto(ctx, j.buf.B, int64(j.req.offset)); err != nil {
+		return err
+	}
+	j.data = j.buf.B
+	j.hlen = c.readHeaderSize()
+	c.putReadHeader(j.hdr[:], j.req)
+	return nil
+}
+
+// readInto fills p, in pieces where the device wants them smaller.
+func (c *serverConn) readInto(ctx context.Context, p []byte, off int64) error {
+	limit := c.dev.Info.Block.Max
+	for limit > 0 && int64(len(p)) > limit {
+		if err := c.dev.ReadAt(ctx, p[:limit], off); err != nil {
+			return err
+		}
+		p, off = p[limit:], off+limit
+	}
+	return c.dev.ReadAt(ctx, p, off)
+}
