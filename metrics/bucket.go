@@ -1,7 +1,7 @@
 package metrics
 
 import (
-	"math"
+	"math/bits"
 	"time"
 )
 
@@ -21,72 +21,66 @@ const (
 	numBuckets = maxKey - minKey + 2
 )
 
-// octave holds 2^(j/8) for j = 1 … 8, the bounds of the buckets within one
-// power of two.
-var octave = [perOct]float64{
-	1.0905077326652577, 1.189207115002721, 1.2968395546510096, 1.4142135623730951,
-	1.5422108254079407, 1.681792830507429, 1.8340080864093424, 2,
+// edges are the bounds of buckets, 10^9 * 2^(j/8) ns for j = 0 … 7, each shifted
+// so that bit 63 is its highest, rounded down. Eight buckets up, the same bits
+// come again. Only j = 0 is a whole number, and exact; a duration never equals
+// one of the others, so that comparing with them rounded down is exact, too.
+var edges = [perOct]uint64{
+	0x81ffa7a9549ca6e3, // 2^(1/8)
+	0x8dc3b8960164a7d9, // 2^(2/8)
+	0x9a9867054d512391, // 2^(3/8)
+	0xa8965f74bf065071, // 2^(4/8)
+	0xb7d88a12d0dd9ea0, // 2^(5/8)
+	0xc87c3e7d03cdbec3, // 2^(6/8)
+	0xdaa17c2cd19555db, // 2^(7/8)
+	0xee6b280000000000, // whole powers of two, in seconds
 }
 
-// cell tells, for one of sixteen equal parts of a power of two, the bucket at
-// its beginning and the mantissa after which the next bucket starts. A cell is
-// 1/16 wide and the narrowest bucket 0.09, so one edge per cell is enough.
+// cellBits is how many bits after the highest choose a cell.
+const cellBits = 4
+
+// cell is a sixteenth of the durations from one power of two nanoseconds to the
+// next. It is 1/16 wide or narrower and buckets are 1/11 wide, so that there is
+// one edge in it at most.
 type cell struct {
-	base int64  // bucket within the power of two: 0 … 7
-	edge uint64 // mantissas above this one belong to base+1
+	edge uint64 // durations above this, shifted, are one bucket further on
+	base int64  // edges below the cell
 }
-
-const (
-	mantBits = 52
-	mantMask = 1<<mantBits - 1
-	cellBits = 4
-)
 
 var cells = makeCells()
 
 func makeCells() (cs [1 << cellBits]cell) {
-	const width = 1 << (mantBits - cellBits)
 	for i := range cs {
-		first := uint64(i) * width
-		// Powers of two themselves are the last of the bucket before.
-		cs[i] = cell{base: 0, edge: 0}
-		if i == 0 {
-			continue
-		}
-		base := int64(1)
-		for _, bound := range octave[:perOct-1] {
-			edge := math.Float64bits(bound) & mantMask
-			if edge >= first {
-				break
-			}
+		first := 1<<63 | uint64(i)<<(63-cellBits)
+		base := 0
+		for base < perOct && edges[base] < first {
 			base++
 		}
-		cs[i].base = base
-		cs[i].edge = mantMask
+		cs[i] = cell{edge: 1<<64 - 1, base: int64(base)}
 		if base < perOct {
-			cs[i].edge = math.Float64bits(octave[base-1]) & mantMask
+			cs[i].edge = edges[base]
 		}
 	}
 	return cs
 }
 
-// bucketOf gives the index of the bucket that took falls into. It needs no
-// logarithm: the exponent of the seconds as a float gives the power of two, the
-// top of the mantissa a cell, and one comparison the bucket.
-//
-// Multiplying by 1e-9 instead of dividing may be off in the last bit, but not
-// across an edge: those at powers of two are exact, the others are irrational
-// and no whole number of nanoseconds is near enough (a test checks each edge).
+// firstOctave is what makes 1 ns land in the bucket of minKey: that is at index
+// 1, and no edge lies below it in its power of two.
+const firstOctave = 1
+
+// bucketOf gives the index of the bucket that took falls into, with integers
+// alone: the highest bit gives the power of two, the next four the cell, and one
+// comparison the bucket.
 func bucketOf(took time.Duration) int {
 	if took <= 0 {
 		return 0
 	}
-	bits := math.Float64bits(float64(took) * 1e-9)
-	mant := bits & mantMask
-	c := &cells[mant>>(mantBits-cellBits)]
-	over := int64((c.edge - mant) >> 63) // 1 where mant > edge
-	exp := int64(bits>>mantBits) - 1023
-	return int(exp*perOct + c.base + over - minKey + 1)
+	n := uint64(took)
+	oct := bits.Len64(n) - 1
+	n <<= (63 - oct) & 63
+	c := &cells[n>>(63-cellBits)&(1<<cellBits-1)]
+	_, over := bits.Sub64(c.edge, n, 0) // 1 where n > edge
+	return oct*perOct + int(c.base) + int(over) + firstOctave
 }
 
 // keyOf is the native histogram's key of a bucket index above 0.

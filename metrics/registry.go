@@ -16,7 +16,7 @@ import (
 )
 
 // maxScrapes bounds how many scrapes are worked on at once.
-const maxScrapes = 8
+const maxScrapes = 4
 
 // Build says which program this is, in sluice_build_info.
 type Build struct {

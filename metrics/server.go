@@ -17,17 +17,27 @@ import (
 	"sluice/block"
 )
 
-// Limits of the HTTP endpoint. It shares file descriptors and memory with the
-// data path, so no client may hold much of either for long.
-const (
-	headerTime  = 5 * time.Second  // to send the request's header
-	readTime    = 10 * time.Second // to send the whole request
-	writeTime   = 30 * time.Second // to take the answer, from the end of the header; pprof adds what it measures
-	idleTime    = 2 * time.Minute  // between requests
-	closeTime   = 5 * time.Second  // for answers under way when the server closes
-	headerBytes = 16 << 10
-	maxClients  = 64
-)
+// limits bound what clients of the HTTP endpoint may hold. It shares file
+// descriptors and memory with the data path.
+type limits struct {
+	header  time.Duration // to send the request's header
+	read    time.Duration // to send the whole request
+	write   time.Duration // to take the answer, from the end of the header; pprof adds what it measures
+	idle    time.Duration // between requests
+	close   time.Duration // for answers under way when the server closes
+	bytes   int           // of a request's header; net/http allows some 4 KiB on top
+	clients int64         // connections at once
+}
+
+var standardLimits = limits{
+	header:  5 * time.Second,
+	read:    10 * time.Second,
+	write:   30 * time.Second,
+	idle:    2 * time.Minute,
+	close:   5 * time.Second,
+	bytes:   16 << 10,
+	clients: 64,
+}
 
 // Options shape the HTTP endpoint.
 type Options struct {
@@ -42,6 +52,7 @@ type Options struct {
 type Server struct {
 	http     *http.Server
 	addr     net.Addr
+	limits   limits
 	stopWait func() bool   // ends the wait for the context
 	done     chan struct{} // closed when the accepting goroutine has returned
 	handlers sync.WaitGroup
@@ -54,20 +65,24 @@ type Server struct {
 // option /debug/pprof there until the context ends or the Server is closed. The
 // caller has to close it in either case. The error is one line and names addr.
 func (r *Registry) Serve(ctx context.Context, addr string, opts Options) (*Server, error) {
+	return r.serve(ctx, addr, opts, standardLimits)
+}
+
+func (r *Registry) serve(ctx context.Context, addr string, opts Options, lim limits) (*Server, error) {
 	l, err := listen(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{addr: l.Addr(), done: make(chan struct{})}
+	s := &Server{addr: l.Addr(), limits: lim, done: make(chan struct{})}
 	s.http = &http.Server{
 		Handler:           s.track(r.mux(opts)),
-		ReadHeaderTimeout: headerTime,
-		ReadTimeout:       readTime,
-		WriteTimeout:      writeTime,
-		IdleTimeout:       idleTime,
-		MaxHeaderBytes:    headerBytes,
+		ReadHeaderTimeout: lim.header,
+		ReadTimeout:       lim.read,
+		WriteTimeout:      lim.write,
+		IdleTimeout:       lim.idle,
+		MaxHeaderBytes:    lim.bytes,
 		ErrorLog:          errorLog(opts.Log),
-		ConnState:         s.limit,
+		ConnState:         s.count,
 	}
 	go func() {
 		defer close(s.done)
@@ -118,11 +133,11 @@ func (r *Registry) mux(opts Options) http.Handler {
 	return mux
 }
 
-// limit counts the clients and hangs up on those that are too many.
-func (s *Server) limit(conn net.Conn, state http.ConnState) {
+// count counts the clients and hangs up on those that are too many.
+func (s *Server) count(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
-		if s.clients.Add(1) > maxClients {
+		if s.clients.Add(1) > s.limits.clients {
 			_ = conn.Close()
 		}
 	case http.StateClosed, http.StateHijacked:
@@ -150,7 +165,7 @@ func (s *Server) Close() error {
 // stop is what Close and the end of the context have in common.
 func (s *Server) stop() {
 	s.once.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+		ctx, cancel := context.WithTimeout(context.Background(), s.limits.close)
 		defer cancel()
 		if err := s.http.Shutdown(ctx); err != nil {
 			_ = s.http.Close() // ends the contexts of handlers
