@@ -27,6 +27,13 @@ type options struct {
 	quick, check       bool
 }
 
+// A run with these takes less than a quarter of an hour. Many short samples stand a machine's moods better than few
+// long ones.
+const (
+	defaultRepeat  = 5
+	defaultSeconds = 1
+)
+
 const usage = `usage: go run ./bench [flags]
 
 Runs our server and its peers in turn under the same load and prints rates, ratios and CPU costs. Without flags it takes
@@ -48,8 +55,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.Func("server", "one more server, `name=command` with {socket} and {file} or {size}; may replace a known name; may be repeated",
 		func(s string) error { o.custom = append(o.custom, s); return nil })
 	fs.StringVar(&o.workloads, "workloads", "", "workloads to run, separated by commas; default: all ("+workloadNames()+")")
-	fs.IntVar(&o.repeat, "repeat", 5, "repetitions")
-	fs.Float64Var(&o.seconds, "seconds", 1.2, "length of one sample in `seconds`")
+	fs.IntVar(&o.repeat, "repeat", defaultRepeat, "repetitions")
+	fs.Float64Var(&o.seconds, "seconds", defaultSeconds, "length of one sample in `seconds`")
 	fs.Func("size", "size of the image, with K, M or G (default 1G)", func(s string) (err error) { o.size, err = parseSize(s); return err })
 	fs.Uint64Var(&o.seed, "seed", 1, "seed of the order in which the servers take turns")
 	fs.StringVar(&o.dir, "dir", os.TempDir(), "`folder` for the image; its file system is part of what is measured")

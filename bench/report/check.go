@@ -11,6 +11,7 @@ type Target struct {
 	Workload string
 	Peers    []string // with several the best of them in each repetition counts; none: an absolute goal
 	CPU      bool     // compares the server's CPU cost (at most Limit) instead of the rate (at least Limit)
+	Unit     Unit     // of an absolute goal
 	Limit    float64
 }
 
@@ -33,15 +34,14 @@ var Targets = []Target{
 	{Workload: "sr4", Peers: []string{"nbdkit-file"}, CPU: true, Limit: 0.25},
 	{Workload: "sw1", Peers: []string{"qemu-nbd", "nbdkit-file"}, Limit: 1},
 	{Workload: "rw16", Peers: []string{"qemu-nbd", "nbdkit-file"}, Limit: 1.25},
-	{Workload: "rr16", CPU: true, Limit: 4},
-	{Workload: "sr1", CPU: true, Limit: 0.10},
-	{Workload: "sr4", CPU: true, Limit: 0.10},
+	{Workload: "rr16", CPU: true, Unit: PerOp, Limit: 4},
+	{Workload: "sr1", CPU: true, Unit: PerGiB, Limit: 0.10},
+	{Workload: "sr4", CPU: true, Unit: PerGiB, Limit: 0.10},
 }
 
 // Verdict is the outcome of one target.
 type Verdict struct {
 	Target
-	Unit     Unit
 	Measured Stat // N is 0 when something needed was not measured
 	Pass     bool
 }
@@ -61,7 +61,6 @@ func (r *Report) judge(t Target) Verdict {
 		if w.Name != t.Workload {
 			continue
 		}
-		v.Unit = w.Unit
 		figure, choose := Rate, Choose(math.Max)
 		if t.CPU {
 			figure, choose = Cost, math.Min

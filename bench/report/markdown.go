@@ -44,20 +44,34 @@ func (r *Report) groups() []group {
 	one := pick(func(w Workload) bool { return !w.Copy && w.Connections == 1 })
 	many := pick(func(w Workload) bool { return !w.Copy && w.Connections > 1 })
 	copies := pick(func(w Workload) bool { return w.Copy })
-	file, memory := r.ofKind(File), r.ofKind(Mem, Null)
+	file, memory := r.ofKind(File, Local), r.ofKind(Mem, Null)
 	all := []group{
 		{"Page-cached file, one connection", file, one},
 		{"Page-cached file, several connections", file, many},
 		{"Page-cached file, nbdcopy", file, copies},
-		{"Memory, and no data at all (the client's limit)", memory, slices.Concat(one, many)},
+		{"Memory, and no data at all (the client's limit)", memory, slices.Concat(one, many, copies)},
 	}
 	var out []group
 	for _, g := range all {
-		if len(g.servers) > 0 && len(g.workloads) > 0 {
+		g.workloads = slices.DeleteFunc(slices.Clone(g.workloads), func(w Workload) bool { return !r.tried(g.servers, w) })
+		g.servers = slices.DeleteFunc(slices.Clone(g.servers), func(s Server) bool { return !r.took(s, g.workloads) })
+		if len(g.workloads) > 0 {
 			out = append(out, g)
 		}
 	}
 	return out
+}
+
+// tried tells whether any of the servers was put under the workload.
+func (r *Report) tried(servers []Server, w Workload) bool {
+	return slices.ContainsFunc(servers, func(s Server) bool { return r.took(s, []Workload{w}) })
+}
+
+// took tells whether the server was put under any of the workloads.
+func (r *Report) took(server Server, ws []Workload) bool {
+	return slices.ContainsFunc(r.Samples, func(s Sample) bool {
+		return s.Server == server.Name && slices.ContainsFunc(ws, func(w Workload) bool { return w.Name == s.Workload })
+	})
 }
 
 func (r *Report) writeHead(b *strings.Builder) {
@@ -153,7 +167,7 @@ func (r *Report) ratioGrid(g group, subject string, f Figure) *table {
 	t := &table{head: header(g.workloads), left: 1}
 	t.head[0] = "peer"
 	for _, s := range g.servers {
-		if s.Name == subject {
+		if s.Name == subject || s.Kind == Local { // the file system is no peer
 			continue
 		}
 		row := []string{s.Name}
@@ -168,19 +182,12 @@ func (r *Report) ratioGrid(g group, subject string, f Figure) *table {
 func (r *Report) rateCell(server string, w Workload) string {
 	st := r.Stat(server, w, Rate)
 	if st.N == 0 {
-		return r.missing(server, w)
-	}
-	return fmt.Sprintf("%s ±%.0f%%", rateText(st.Median, w.Unit), st.HalfSpread()*100)
-}
-
-// missing tells a cell whose samples all failed from one that was never tried.
-func (r *Report) missing(server string, w Workload) string {
-	for _, s := range r.Samples {
-		if s.Server == server && s.Workload == w.Name {
+		if r.took(Server{Name: server}, []Workload{w}) {
 			return "failed"
 		}
+		return ""
 	}
-	return ""
+	return fmt.Sprintf("%s ±%.0f%%", rateText(st.Median, w.Unit), st.HalfSpread()*100)
 }
 
 func (r *Report) costCell(server string, w Workload) string {
@@ -202,7 +209,7 @@ func (r *Report) latencyCell(server string, w Workload) string {
 func (r *Report) writeMemory(b *strings.Builder) {
 	fmt.Fprintf(b, "## Memory\n\nLargest resident set of the server at the end of a sample, MiB.\n\n")
 	t := table{head: []string{"server", "MiB"}, left: 1}
-	for _, s := range r.Servers {
+	for _, s := range r.ofKind(File, Mem, Null) {
 		var largest float64
 		for _, w := range r.Workloads {
 			largest = max(largest, r.Stat(s.Name, w, RSS).Max)

@@ -51,6 +51,8 @@ const (
 	File Kind = "file" // the same page-cached file for all
 	Mem  Kind = "mem"  // memory of the server
 	Null Kind = "null" // nothing: the limit of client and socket
+	// Local is no server at all: the client works on the same file itself, which is the limit of the file system.
+	Local Kind = "local"
 )
 
 // Server is one configuration under test.

@@ -57,7 +57,7 @@ func (p Plan) cells(repetition int) []cell {
 	var out []cell
 	for _, w := range p.Workloads {
 		for _, i := range random.Perm(len(p.Servers)) {
-			if p.Servers[i].Kind == report.File || !w.FileOnly {
+			if w.suits(p.Servers[i].Kind) {
 				out = append(out, cell{p.Servers[i], w})
 			}
 		}
@@ -119,52 +119,66 @@ func (r *runner) close() error {
 // sample measures one cell; the error is only for what ends the whole run.
 func (r *runner) sample(ctx context.Context, c cell, repetition int) (report.Sample, error) {
 	s, err := r.measure(ctx, c)
+	if err != nil {
+		s = report.Sample{Error: err.Error()}
+	}
 	s.Server, s.Workload, s.Repetition = c.server.Name, c.workload.Name, repetition
 	if ctx.Err() != nil {
 		return s, ctx.Err()
 	}
-	if err != nil {
-		s.Error = err.Error()
-	}
-	if c.workload.write && c.server.Kind == report.File {
+	if c.workload.write && c.server.onFile() {
 		return s, r.data.settle()
 	}
 	return s, nil
 }
 
-func (r *runner) measure(ctx context.Context, c cell) (s report.Sample, err error) {
+func (r *runner) measure(ctx context.Context, c cell) (report.Sample, error) {
+	if c.server.Kind == report.Local {
+		return r.withMachine(func() (report.Sample, error) { return r.drive(ctx, c) })
+	}
 	server, err := r.server(ctx, c.server)
 	if err != nil {
-		return s, err
+		return report.Sample{}, err
 	}
 	if c.server.Kind == report.File {
 		defer server.stop()
 	}
-	machine, err := readMachineTimes()
+	return r.withMachine(func() (report.Sample, error) {
+		return withServer(server, func() (report.Sample, error) { return r.drive(ctx, c) })
+	})
+}
+
+// withMachine adds what the whole machine used meanwhile.
+func (r *runner) withMachine(measure func() (report.Sample, error)) (report.Sample, error) {
+	before, err := readMachineTimes()
 	if err != nil {
-		return s, err
-	}
-	before, err := treeUsage(server.cmd.Process.Pid)
-	if err != nil {
-		return s, err
-	}
-	if s, err = r.drive(ctx, c.workload, r.socket(c.server)); err != nil {
 		return report.Sample{}, err
 	}
+	s, err := measure()
+	if err != nil {
+		return s, err
+	}
+	after, err := readMachineTimes()
+	s.MachineCPU, s.Steal = after.since(before)
+	return s, err
+}
+
+// withServer adds what the server used meanwhile.
+func withServer(server *process, measure func() (report.Sample, error)) (report.Sample, error) {
+	before, err := treeUsage(server.cmd.Process.Pid)
+	if err != nil {
+		return report.Sample{}, err
+	}
+	s, err := measure()
 	if !server.alive() {
-		return report.Sample{}, fmt.Errorf("%s ended during the sample: %s", server.name, server.output)
+		return s, errors.Join(err, fmt.Errorf("%s ended during the sample: %s", server.name, server.output))
+	}
+	if err != nil {
+		return s, err
 	}
 	after, err := treeUsage(server.cmd.Process.Pid)
-	if err != nil {
-		return s, err
-	}
-	now, err := readMachineTimes()
-	if err != nil {
-		return s, err
-	}
 	s.ServerCPU, s.RSSBytes = after.cpu-before.cpu, after.rss
-	s.MachineCPU, s.Steal = now.since(machine)
-	return s, nil
+	return s, err
 }
 
 func (r *runner) socket(s Server) string { return filepath.Join(r.sockets, s.Name) }
@@ -202,13 +216,17 @@ func (r *runner) places(s Server) Places {
 }
 
 // drive runs the client and fills in what the client tells.
-func (r *runner) drive(ctx context.Context, w Workload, socket string) (report.Sample, error) {
+func (r *runner) drive(ctx context.Context, c cell) (report.Sample, error) {
+	w, socket := c.workload, r.socket(c.server)
 	if w.Copy {
 		return r.copies(ctx, w, socket)
 	}
 	t := target{
 		socket: socket, size: fmt.Sprint(r.Size), part: fmt.Sprint(r.Size / int64(max(w.Connections, 1))),
 		runtime: fmt.Sprintf("%dms", int64(r.Seconds*1000)),
+	}
+	if c.server.Kind == report.Local {
+		t.file = r.data.disk
 	}
 	out, err := runClient(ctx, append([]string{"fio"}, w.fioArgs(t)...)...)
 	if err != nil {

@@ -19,6 +19,11 @@ type Server struct {
 	Optional bool     // runs only when named
 }
 
+// onFile tells whether work on the server changes the image.
+func (s Server) onFile() bool { return s.Kind == report.File || s.Kind == report.Local }
+
+const localCommand = "fio --ioengine=io_uring --filename={file} --invalidate=0 (otherwise as below)"
+
 const goNBDNote = "the server package of github.com/pojntfx/go-nbd, a naive baseline: it has no flush, so its writes " +
 	"are durable at disconnect only and its write figures cannot be compared with the others' as equals."
 
@@ -40,6 +45,7 @@ func Servers() []Server {
 		entry("qsd-threads", fmt.Sprintf(qsd, "threads"), "qemu-system-common", storage),
 		entry("nbdkit-file", "nbdkit --foreground --unix={socket} file {file}", "nbdkit", kit),
 		entry("go-nbd", "{bench} gonbd {socket} {file}", "", nil),
+		entry("local", localCommand, "fio", nil),
 		entry("sluice-mem", "{sluice} serve mem://{size} --nbd unix:{socket}", "make build", ours),
 		entry("nbdkit-memory", "nbdkit --foreground --unix={socket} memory {size}", "nbdkit", kit),
 		entry("nbdkit-null", "nbdkit --foreground --unix={socket} null {size}", "nbdkit", kit),
@@ -49,6 +55,9 @@ func Servers() []Server {
 		switch s.Name {
 		case "qemu-nbd-uring", "qsd-threads":
 			s.Optional = true
+		case "local":
+			s.Kind = report.Local
+			s.Note = "no server: fio works on the image itself, which shows what the file system allows."
 		case "go-nbd":
 			s.Note = goNBDNote
 		case "sluice-mem", "nbdkit-memory":

@@ -20,7 +20,7 @@ type Workload struct {
 	fio      []string // fio's arguments for the access pattern; empty for a copy
 	block    int64    // bytes per request
 	write    bool     // changes the file, so that it has to be written back before the next sample
-	FileOnly bool     // left out for servers in memory, to keep the run short
+	fileOnly bool     // left out for servers in memory, to keep the run short
 }
 
 // Workloads lists all of them in the order of the tables. Depth is the number of requests in flight over all
@@ -46,7 +46,7 @@ func Workloads() []Workload {
 		copyLoad("cw4", true, 4),
 	}
 	for i := range ws {
-		ws[i].FileOnly = ws[i].Copy || ws[i].Connections > 1 || ws[i].Name == "mx32"
+		ws[i].fileOnly = ws[i].Copy || ws[i].Connections > 1 || ws[i].Name == "mx32"
 	}
 	return ws
 }
@@ -76,13 +76,20 @@ func fioLoad(name, title string, a access) Workload {
 }
 
 // target says what a client is to work on, as text so that the same code prints the documented command.
-type target struct{ socket, size, part, runtime string }
+type target struct {
+	socket              string
+	file                string // instead of the socket: no server, fio works on the file itself
+	size, part, runtime string
+}
 
 // fioArgs returns fio's arguments. Each job is one connection and a thread, not a process, so that one kill ends it. With several
 // jobs each works on a part of its own of the image. There is no map of the blocks that were already used: it would
 // cost the client more than the request.
 func (w Workload) fioArgs(t target) []string {
 	args := []string{"--name=" + w.Name, "--ioengine=nbd", "--uri=" + uri(t.socket)}
+	if t.file != "" {
+		args = append(args[:1], "--ioengine=io_uring", "--filename="+t.file, "--invalidate=0") // keep the page cache
+	}
 	args = append(args, w.fio...)
 	if w.Connections > 1 {
 		args = append(args, "--size="+t.part, "--offset_increment="+t.part)
@@ -94,9 +101,9 @@ func (w Workload) fioArgs(t target) []string {
 }
 
 func copyLoad(name string, write bool, connections int) Workload {
-	title := "nbdcopy to null:"
+	title := "nbdcopy, read"
 	if write {
-		title = "nbdcopy from a file"
+		title = "nbdcopy, write from a file"
 	}
 	w := Workload{write: write}
 	w.Workload = report.Workload{
@@ -114,6 +121,17 @@ func (w Workload) copyArgs(socket, source string) []string {
 		return []string{connections, source, uri(socket)}
 	}
 	return []string{connections, uri(socket), "null:"}
+}
+
+// suits tells whether the workload is run on servers of the given kind.
+func (w Workload) suits(k report.Kind) bool {
+	switch k {
+	case report.File:
+		return true
+	case report.Local:
+		return !w.Copy && w.Connections == 1
+	}
+	return !w.fileOnly
 }
 
 // Select returns the workloads named in a list separated by commas, in their usual order; an empty list means all.
