@@ -83,7 +83,7 @@ func (p *probe) disjointEnd(g, base int64, model []byte) {
 // write has returned, of the new one.
 func checkParallelOverlap(p *probe) {
 	const rounds = 60
-	n := step(p.info, 4*p.block)
+	n := step(p.info, max(4*4096, p.unit))
 	off := p.block
 	p.write(off, bytes.Repeat([]byte{1}, int(n)))
 	var round atomic.Int64 // the value last acknowledged

@@ -3,6 +3,7 @@ package blocktest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
@@ -146,24 +147,28 @@ func (p *probe) initial(off, n int64) []byte {
 
 // pattern makes n bytes, none of them zero, that differ by seed and position.
 func pattern(seed, n int64) []byte {
-	out := make([]byte, n)
+	const odd = 0x0101010101010101
+	out := make([]byte, n+7)
 	x := uint64(seed)*0x9e3779b97f4a7c15 + 0x1234567
-	for i := range out {
+	for i := int64(0); i < n; i += 8 {
 		x ^= x << 13
 		x ^= x >> 7
 		x ^= x << 17
-		out[i] = byte(x%255) + 1
+		binary.LittleEndian.PutUint64(out[i:], x|odd)
 	}
-	return out
+	return out[:n:n]
 }
 
+var zeroPage [4096]byte
+
 func allZero(p []byte) bool {
-	for _, b := range p {
-		if b != 0 {
+	for len(p) > len(zeroPage) {
+		if !bytes.Equal(p[:len(zeroPage)], zeroPage[:]) {
 			return false
 		}
+		p = p[len(zeroPage):]
 	}
-	return true
+	return bytes.Equal(p, zeroPage[:len(p)])
 }
 
 // patience is how long a check waits for something that should come at once.

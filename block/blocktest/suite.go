@@ -100,7 +100,7 @@ var checks = []check{
 	{"close-in-use", always, checkCloseInUse},
 	{"persistence", persistent, checkPersistence},
 	{"multi-conn", multiConn, checkMultiConn},
-	// {"crash", crashable, checkCrash},
+	{"crash", crashable, checkCrash},
 	{"model", writable, checkModel},
 }
 

@@ -1,0 +1,76 @@
+package blocktest
+
+import (
+	"math/rand/v2"
+	"sync"
+
+	"sluice/block"
+)
+
+// checkCrash works on new images, cuts the power at some point, and compares
+// what survived with what was promised.
+func checkCrash(p *probe) {
+	for round := range uint64(12) {
+		q := newProbe(p.t, p.s, p.s.Open(p.t))
+		q.crashRound(rand.New(rand.NewPCG(round, 7)), round%3 == 2)
+	}
+}
+
+// crashRound is one image's life: random changes by one caller or by several
+// at once, the crash, the check.
+func (p *probe) crashRound(rng *rand.Rand, parallel bool) {
+	p.t.Helper()
+	d := NewDurability(p.t, p.dev.Device)
+	r := block.Resolve(d)
+	if parallel {
+		share := p.win / 4 / p.block * p.block
+		var all sync.WaitGroup
+		for g := range int64(4) {
+			own := rand.New(rand.NewPCG(rng.Uint64(), 8))
+			all.Go(func() { p.crashWork(r, own, g*share, share, 40) })
+		}
+		all.Wait()
+	} else {
+		p.crashWork(r, rng, 0, p.win, 10+rng.IntN(60))
+	}
+	after := p.s.Crash(p.t)
+	d.Check(p.t, after)
+	p.ok(after.Close(), "close after the crash")
+	_ = d.Close() // what it was opened on is gone
+}
+
+// crashWork makes changes in [base, base+share), with flushes and FUA between.
+func (p *probe) crashWork(r *block.Resolved, rng *rand.Rand, base, share int64, count int) {
+	fua := block.Flags(0)
+	if p.info.Has(block.CapFUA) {
+		fua = block.FUA
+	}
+	most := max(2*p.block, 2*p.unit)
+	for i := range count {
+		off := base + rng.Int64N(share/sectorStep(p.unit))*sectorStep(p.unit)
+		n := min(1+rng.Int64N(most), base+share-off)
+		n = (n + p.unit - 1) / p.unit * p.unit
+		flags := fua * block.Flags(rng.IntN(4)/3)
+		var err error
+		switch op := rng.IntN(10); {
+		case op == 0:
+			err = r.Flush(p.ctx)
+		case op == 1 && r.Zeroer != nil:
+			err = r.Zeroer.WriteZeroes(p.ctx, off, n, flags|block.MayUnmap)
+		case op == 2 && r.Zeroer != nil:
+			err = r.Zeroer.WriteZeroes(p.ctx, off, n, flags)
+		case op == 3 && r.Discarder != nil:
+			err = r.Discarder.Discard(p.ctx, off, n, flags)
+		default:
+			n = step(p.info, n)
+			err = r.WriteAt(p.ctx, pattern(int64(i)*7+base, n), off, flags)
+		}
+		if err != nil {
+			p.t.Errorf("change %d of %d bytes at %d, flags %#x: %v", i, n, off, flags, err)
+			return
+		}
+	}
+}
+
+// sectorStep keeps the callers of crashWork, and its places, on sectors.
+func sectorStep(unit int64) int64 { return max(unit, sectorSize) }
