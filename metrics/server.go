@@ -103,6 +103,9 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 		return nil, block.Errorf(block.Invalid, op, addr, -1,
 			"not HOST:PORT (0.0.0.0:PORT or [::]:PORT listens everywhere)")
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, block.Wrap(err, op, addr, -1)
+	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err == nil {
 		return l, nil
