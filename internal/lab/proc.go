@@ -145,6 +145,22 @@ func (p *Proc) await(text string, timeout time.Duration) (string, error) {
 	}
 }
 
+// Until waits for something that the process does without printing a line: it
+// asks cond every few milliseconds. It fails the test when the process ends
+// first, or after a minute; what says in words what was waited for.
+func (p *Proc) Until(what string, cond func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(lineTimeout); !cond(); {
+		if p.exited() {
+			p.t.Fatalf("%s ended before %s (%s)", p.name, what, p.state())
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%s: %v passed before %s", p.name, lineTimeout, what)
+		}
+		p.waited(10 * time.Millisecond)
+	}
+}
+
 // Signal sends a signal to the process, not to its group.
 func (p *Proc) Signal(sig os.Signal) {
 	p.t.Helper()

@@ -144,3 +144,22 @@ func TestStartSaysWhatCouldNotBeStarted(t *testing.T) {
 		t.Errorf("failure %q", failure)
 	}
 }
+
+func TestUntilWaitsForTheCondition(t *testing.T) {
+	file := t.TempDir() + "/made"
+	p := Start(t, "sh", "-c", `sleep 0.1; : >"$0"; exec sleep 60`, file)
+	made := func() bool {
+		_, err := os.Stat(file)
+		return err == nil
+	}
+	p.Until("the file is there", made)
+	if !made() {
+		t.Error("it is not")
+	}
+	failure, _ := failing(t, func(t TB) {
+		Start(t, "true").Until("pigs fly", func() bool { return false })
+	})
+	if failure != "true ended before pigs fly (exit status 0)" {
+		t.Errorf("failure %q", failure)
+	}
+}
