@@ -1,0 +1,83 @@
+# Sluice. "make" alone tells what there is.
+
+GO      ?= go
+PREFIX  ?= /usr/local
+MANDIR   = $(PREFIX)/share/man
+BIN      = bin/sluice
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 5s
+COUNT   ?= 10
+ARGS    ?=
+
+# Tests that need the binary take this one.
+export SLUICE_BIN = $(CURDIR)/$(BIN)
+# Lint is about the source: once is enough, without the race detector and whatever the tags.
+PACKAGES = $(shell $(GO) list ./... | grep -v '/internal/lint$$')
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-go race interop fuzz-short soak lint fmt tidy-check cover bench demo man install deps
+
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/sluice: static, with the version in it (VERSION=...)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/sluice
+
+test: deps build ## run everything: lint, tests, race detector, foreign clients and servers; installs what is missing as root
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test-go
+	@$(MAKE) --no-print-directory race
+	@$(MAKE) --no-print-directory interop
+
+test-go: ## run the tests that need nothing but Go
+	$(GO) test $(ARGS) $(PACKAGES)
+
+race: ## run the same with the race detector (needs gcc)
+	CGO_ENABLED=1 $(GO) test -race $(ARGS) $(PACKAGES)
+
+interop: build ## run the tests against programs that others wrote (needs "make deps", root)
+	$(GO) test -tags interop -timeout 15m $(ARGS) $(PACKAGES)
+
+fuzz-short: ## run each fuzz target for FUZZTIME (5s)
+	scripts/fuzz $(FUZZTIME)
+
+soak: ## run the tests COUNT (10) times in random order with the race detector
+	CGO_ENABLED=1 $(GO) test -race -shuffle on -count $(COUNT) -timeout 2h $(ARGS) $(PACKAGES)
+
+lint: ## check layers, sizes, vet, staticcheck, errcheck and the house's rules
+	$(GO) test ./internal/lint
+
+fmt: ## format the source
+	gofmt -w $$($(GO) list -f '{{.Dir}}' ./...)
+
+tidy-check: ## check that go.mod and go.sum say what is used
+	$(GO) mod tidy -diff
+	$(GO) -C tools mod tidy -diff
+
+cover: ## print the coverage of each package; the profile is in build/cover.out
+	@mkdir -p build
+	$(GO) test -coverprofile build/cover.out $(PACKAGES)
+	$(GO) tool cover -func build/cover.out | tail -n 1
+
+bench: build deps ## measure us and the peers, write bench/RESULTS.md (ARGS="--quick" and others)
+	$(GO) run ./bench $(ARGS)
+
+demo: deps build ## serve an image, boot a guest from it, show figures and metrics; under 2 minutes
+	$(GO) run ./internal/demo
+
+man: build ## write the man pages to build/man
+	@mkdir -p build/man
+	$(BIN) man build/man
+
+install: build man ## install binary, man pages and completions ($(DESTDIR)$(PREFIX))
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/sluice
+	install -d $(DESTDIR)$(MANDIR)/man1
+	install -m 644 build/man/*.1 $(DESTDIR)$(MANDIR)/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(BIN) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/sluice
+	$(BIN) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_sluice
+	$(BIN) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/sluice.fish
+
+deps: ## install the Debian packages that tests, demo and benchmarks need (root)
+	@scripts/deps
