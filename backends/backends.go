@@ -13,6 +13,7 @@ import (
 	"context"
 	"strings"
 
+	"sluice/backends/file"
 	"sluice/backends/location"
 	"sluice/backends/mem"
 	"sluice/block"
@@ -31,6 +32,7 @@ type backend struct {
 const local = ""
 
 var table = []backend{
+	{schemes: []string{local, "file"}, open: file.Open, locate: file.Locate, store: file.OpenStore},
 	{schemes: []string{"mem"}, open: mem.Open},
 	// nbd, nbds, nbd+unix, nbds+unix: backends/nbd
 }

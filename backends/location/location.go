@@ -97,20 +97,32 @@ func (p *Params) String(name, absent string) string {
 	return v[0]
 }
 
-// OnOff gives the value of a parameter that is "on" or "off"; absent where it is
-// not there.
-func (p *Params) OnOff(name string, absent bool) bool {
+// Switch is the value of a parameter that is "on", "off" or not there.
+type Switch uint8
+
+// The values of a Switch.
+const (
+	Unset Switch = iota
+	On
+	Off
+)
+
+// Or gives the Switch as a bool, and absent where it is Unset.
+func (s Switch) Or(absent bool) bool { return s == On || s == Unset && absent }
+
+// Switch gives the value of a parameter that is "on" or "off".
+func (p *Params) Switch(name string) Switch {
 	if !p.values.Has(name) {
-		return absent
+		return Unset
 	}
 	switch v := p.String(name, ""); v {
 	case "on":
-		return true
+		return On
 	case "off":
-		return false
+		return Off
 	default:
 		p.fail("parameter %s=%s is neither on nor off", name, v)
-		return absent
+		return Unset
 	}
 }
 

@@ -39,7 +39,7 @@ func params(t *testing.T, query string) *Params {
 
 func TestParams(t *testing.T) {
 	p := params(t, "a=on&b=off&c=text")
-	if !p.OnOff("a", false) || p.OnOff("b", true) || !p.OnOff("d", true) || p.String("c", "") != "text" || p.String("e", "z") != "z" {
+	if !p.Switch("a").Or(false) || p.Switch("b").Or(true) || !p.Switch("d").Or(true) || p.Switch("d") != Unset || p.String("c", "") != "text" || p.String("e", "z") != "z" {
 		t.Error("a value was misread")
 	}
 	if err := p.Done(); err != nil {
@@ -57,7 +57,7 @@ func TestParamsRefuse(t *testing.T) {
 		"direct=%zz":       "invalid URL escape",
 	} {
 		p := params(t, query)
-		p.OnOff("direct", false)
+		p.Switch("direct")
 		err := p.Done()
 		if block.KindOf(err) != block.Invalid || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "x:///p") {
 			t.Errorf("%s: %v; want %s", query, err, want)

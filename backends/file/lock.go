@@ -1,0 +1,149 @@
+package file
+
+import (
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/block"
+)
+
+// The image lock that QEMU's file driver takes, byte for byte.
+//
+// A permission is a bit. Who uses permission i holds a shared lock on the byte
+// permBase+i of the file; who does not let others use it holds one on
+// sharedBase+i. Nobody ever holds an exclusive lock: after taking its own locks,
+// each tests whether an exclusive one would be refused on the bytes that speak
+// against it: sharedBase+i for what it uses, permBase+i for what it does not
+// share. Two that start at the same moment may both be refused.
+//
+// The locks belong to the open file description and go with it.
+
+const (
+	permBase   = 100
+	sharedBase = 200
+)
+
+// permission is a set of QEMU's block permissions.
+type permission uint
+
+const (
+	consistentRead permission = 1 << 0
+	write          permission = 1 << 1
+	resize         permission = 1 << 3
+)
+
+var permissions = [...]struct {
+	bit  int64
+	mask permission
+	verb string
+}{
+	{0, consistentRead, "read"},
+	{1, write, "write"},
+	{3, resize, "resize"},
+}
+
+// imageLock is the lock held through a descriptor.
+type imageLock struct {
+	fd   int
+	path string
+}
+
+// lockImage takes the lock that an image opened with these options needs. Where
+// the file system knows no such locks it returns nil, or an error if the lock
+// is required.
+func lockImage(fd int, path string, opts block.OpenOptions, required bool) (*imageLock, error) {
+	l := &imageLock{fd: fd, path: path}
+	if err := l.probe(); err != nil {
+		if required {
+			return nil, block.Errorf(block.Unsupported, "lock", path, -1, "the file system has no such locks: %w", err)
+		}
+		return nil, nil
+	}
+	uses, refuses := consistentRead, resize
+	if !opts.ReadOnly {
+		uses |= write
+	}
+	if !opts.Share {
+		refuses |= write
+	}
+	return l, l.take(uses, refuses)
+}
+
+// probe asks for a lock without taking it.
+func (l *imageLock) probe() error {
+	_, err := l.taken(permBase)
+	return err
+}
+
+// take locks what the permissions need and checks that nobody objects.
+func (l *imageLock) take(uses, refuses permission) error {
+	for _, p := range permissions {
+		if uses&p.mask != 0 {
+			if err := l.set(permBase+p.bit, unix.F_RDLCK); err != nil {
+				return err
+			}
+		}
+		if refuses&p.mask != 0 {
+			if err := l.set(sharedBase+p.bit, unix.F_RDLCK); err != nil {
+				return err
+			}
+		}
+	}
+	return l.check(uses, refuses)
+}
+
+func (l *imageLock) check(uses, refuses permission) error {
+	for _, p := range permissions {
+		if uses&p.mask != 0 {
+			if held, err := l.taken(sharedBase + p.bit); err != nil || held {
+				return l.busy(err, "in use by another process that lets nobody %s it", p.verb)
+			}
+		}
+		if refuses&p.mask != 0 {
+			if held, err := l.taken(permBase + p.bit); err != nil || held {
+				return l.busy(err, "in use by another process that may %s it", p.verb)
+			}
+		}
+	}
+	return nil
+}
+
+// withResize runs f while the permission to resize is held.
+func (l *imageLock) withResize(f func() error) error {
+	if l == nil {
+		return f()
+	}
+	at := int64(permBase + 3)
+	if err := l.set(at, unix.F_RDLCK); err != nil {
+		return err
+	}
+	defer func() { _ = l.set(at, unix.F_UNLCK) }() // nothing can be done about a failure; Close unlocks
+	if held, err := l.taken(sharedBase + 3); err != nil || held {
+		return l.busy(err, "in use by another process that lets nobody resize it")
+	}
+	return f()
+}
+
+func (l *imageLock) busy(err error, format string, args ...any) error {
+	if err != nil {
+		return block.Wrap(err, "lock", l.path, -1)
+	}
+	return block.Errorf(block.Busy, "lock", l.path, -1, format, args...)
+}
+
+func (l *imageLock) set(at int64, kind int16) error {
+	lk := unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: at, Len: 1}
+	err := retry(func() error { return unix.FcntlFlock(uintptr(l.fd), unix.F_OFD_SETLK, &lk) })
+	if err == unix.EAGAIN || err == unix.EACCES {
+		return l.busy(nil, "another process holds it exclusively")
+	}
+	return block.Wrap(err, "lock", l.path, -1)
+}
+
+// taken reports whether another open file description holds a lock on the byte.
+func (l *imageLock) taken(at int64) (bool, error) {
+	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
+	err := retry(func() error { return unix.FcntlFlock(uintptr(l.fd), unix.F_OFD_GETLK, &lk) })
+	return lk.Type != unix.F_UNLCK, err
+}
