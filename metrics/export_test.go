@@ -3,10 +3,13 @@ package metrics
 import (
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"sluice/block"
 	"sluice/nbd"
@@ -20,11 +23,10 @@ func TestShardsAreSpread(t *testing.T) {
 		o.Connection(1)
 		seen[o]++
 	}
-	for o, n := range seen {
+	for _, n := range seen {
 		if n != 3 {
 			t.Errorf("a shard has %d connections, want 3", n)
 		}
-		_ = o
 	}
 	if len(seen) != len(e.shards) || len(e.shards) != min(runtime.GOMAXPROCS(0), maxShards) {
 		t.Errorf("%d of %d shards used", len(seen), len(e.shards))
@@ -103,7 +105,7 @@ func TestHostileNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(families, func(f familyT) bool { return f.GetName() == "sluice_requests_total" })
+	i := slices.IndexFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == "sluice_requests_total" })
 	if got := len(families[i].GetMetric()); got != len(names) {
 		t.Errorf("%d exports shown, want %d", got, len(names))
 	}
@@ -122,6 +124,34 @@ func TestNoAllocations(t *testing.T) {
 	if n != 0 {
 		t.Errorf("%v allocations per request, want 0", n)
 	}
+}
+
+// TestMemory bounds what exports cost that are idle, or have one connection.
+func TestMemory(t *testing.T) {
+	const n = 1000
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	r := New(Build{})
+	exports := make([]*Export, n)
+	before := heap()
+	for i := range exports {
+		exports[i] = r.Export(strconv.Itoa(i))
+	}
+	idle := heap()
+	if each := (idle - before) / n; each > 4<<10 {
+		t.Errorf("an idle export takes %d bytes, want 4 KiB at most", each)
+	}
+	for _, e := range exports {
+		e.Request(nbd.OpRead, 1, 1, block.OK)
+	}
+	if each := (heap() - idle) / n; each > 10<<10 {
+		t.Errorf("an operation takes %d bytes, want 10 KiB at most", each)
+	}
+	runtime.KeepAlive(exports)
 }
 
 // durations are what a disk in the page cache might take, to visit some buckets.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +15,6 @@ import (
 	"sluice/block"
 	"sluice/nbd"
 )
-
-type familyT = *dto.MetricFamily
 
 // scraped asks a registry's handler the way Prometheus does.
 func scraped(t *testing.T, r *Registry, accept string) *http.Response {
@@ -128,6 +127,42 @@ func checkBoth(t *testing.T, h *dto.Histogram) {
 			t.Errorf("classic bucket %v holds %d after %d", b.GetUpperBound(), b.GetCumulativeCount(), last)
 		}
 		last = b.GetCumulativeCount()
+	}
+}
+
+// TestManual: the manual names every metric, and no other one.
+func TestManual(t *testing.T) {
+	b, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual := string(b)
+	families, err := sample().prom.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := make(map[string]bool)
+	for _, f := range families {
+		name := f.GetName()
+		known[name] = true
+		kind := strings.ToLower(f.GetType().String())
+		if strings.HasPrefix(name, "sluice_") && !strings.Contains(manual, "| `"+name+"` | "+kind) {
+			t.Errorf("docs/metrics.md has no row for %s, a %s", name, kind)
+		}
+	}
+	for _, name := range regexp.MustCompile(`sluice_[a-z_]+`).FindAllString(manual, -1) {
+		base := name
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			base = strings.TrimSuffix(base, suffix)
+		}
+		if !known[name] && !known[base] {
+			t.Errorf("docs/metrics.md knows %s, the program does not", name)
+		}
+	}
+	for _, label := range kindLabels[1:] {
+		if !strings.Contains(manual, "`"+label+"`") {
+			t.Errorf("docs/metrics.md does not explain kind %s", label)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ const patience = 40 * time.Second
 // client asks without keeping connections, and without a proxy.
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 
-// prometheus is a running Prometheus.
+// prometheusT is a running Prometheus.
 type prometheusT struct {
 	t   *testing.T
 	url string

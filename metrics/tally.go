@@ -39,8 +39,8 @@ const (
 	carries = 1<<nanosShift | 1<<bytesShift
 )
 
-// counter holds the packed words of one operation in one shard. It is larger
-// than a page, so two of them never share a cache line.
+// counter holds the packed words of one operation in one shard. It fills a size
+// class of whole cache lines, 4 KiB, so no two of them have a line in common.
 type counter struct {
 	words [numBuckets]atomic.Uint64
 	total *tally
