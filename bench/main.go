@@ -74,12 +74,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 func verdict(r *report.Report, check bool, stdout, stderr io.Writer) error {
 	failures := r.Failures()
 	for _, f := range failures {
-		fmt.Fprintln(stderr, "bench: failed:", f)
+		_, _ = fmt.Fprintln(stderr, "bench: failed:", f)
 	}
 	passed := true
 	if check {
 		passed = report.Passed(r.Check())
-		fmt.Fprintf(stdout, "%s\n", r.TargetsTable())
+		_, _ = fmt.Fprintf(stdout, "%s\n", r.TargetsTable())
 	}
 	if len(failures) > 0 || !passed {
 		return errFailed
@@ -118,9 +118,9 @@ func measure(ctx context.Context, o options, stderr io.Writer) (*report.Report, 
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(stderr, "%d samples, about %s\n", p.Samples(), p.Duration().Round(time.Second))
+	_, _ = fmt.Fprintf(stderr, "%d samples, about %s\n", p.Samples(), p.Duration().Round(time.Second))
 	p.Progress = func(s report.Sample, w suite.Workload, done, all int) {
-		fmt.Fprintf(stderr, "[%*d/%d] %-7s %-14s %s\n", len(fmt.Sprint(all)), done, all, w.Name, s.Server, s.Brief(w.Unit))
+		_, _ = fmt.Fprintf(stderr, "[%*d/%d] %-7s %-14s %s\n", len(fmt.Sprint(all)), done, all, w.Name, s.Server, s.Brief(w.Unit))
 	}
 	r := &report.Report{
 		Date:    time.Now().UTC().Format(time.RFC3339),

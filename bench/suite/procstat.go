@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // ticksPerSecond is the unit of CPU times in /proc. Linux shows them in 1/100 s to user space on every architecture
@@ -23,7 +25,7 @@ type usage struct {
 // procStat is the part of /proc/PID/stat that is needed.
 type procStat struct {
 	pid, parent int
-	ticks       int64
+	reapedTicks int64 // CPU time of children that have ended
 	rssPages    int64
 }
 
@@ -46,8 +48,8 @@ func parseProcStat(data []byte) (procStat, error) {
 	}
 	s := procStat{
 		pid: pid, parent: int(number(4)),
-		ticks:    number(14) + number(15) + number(16) + number(17),
-		rssPages: number(24),
+		reapedTicks: number(16) + number(17),
+		rssPages:    number(24),
 	}
 	return s, errors.Join(errs...)
 }
@@ -63,12 +65,29 @@ func treeUsage(root int) (usage, error) {
 	}
 	var u usage
 	for _, s := range all {
-		if descends(all, s, root) {
-			u.cpu += float64(s.ticks) / ticksPerSecond
-			u.rss += s.rssPages * int64(os.Getpagesize())
+		if !descends(all, s, root) {
+			continue
 		}
+		cpu, err := processClock(s.pid)
+		if err != nil && s.pid == root {
+			return usage{}, err
+		}
+		u.cpu += cpu + float64(s.reapedTicks)/ticksPerSecond
+		u.rss += s.rssPages * int64(os.Getpagesize())
 	}
 	return u, nil
+}
+
+// processClock returns the CPU time in seconds of a process with all its threads, also those that have ended. It reads
+// the process's CPU clock (clock_getcpuclockid(3)), which counts ns where /proc counts 1/100 s: a server that costs
+// 0.1 s per GiB would otherwise be measured in steps of several percent.
+func processClock(pid int) (float64, error) {
+	const scheduler = 2 // of a process: user and system time as the scheduler counts it
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|scheduler), &ts); err != nil {
+		return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
+	}
+	return float64(ts.Nano()) / 1e9, nil
 }
 
 func readProcesses() (map[int]procStat, error) {

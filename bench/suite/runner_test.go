@@ -1,0 +1,56 @@
+package suite
+
+import (
+	"slices"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestCellsInterleave(t *testing.T) {
+	servers, err := Choose("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Plan{Servers: servers, Workloads: Workloads(), Repetitions: 2, Seed: 5}
+	order := func(repetition int) (out []string) {
+		for _, c := range p.cells(repetition) {
+			out = append(out, c.workload.Name+" "+c.server.Name)
+		}
+		return out
+	}
+	first, again, second := order(1), order(1), order(2)
+	if !slices.Equal(first, again) {
+		t.Error("the same seed gives another order")
+	}
+	if slices.Equal(first, second) {
+		t.Error("all repetitions have the same order")
+	}
+	slices.Sort(first)
+	slices.Sort(second)
+	if !slices.Equal(first, second) || len(slices.Compact(first)) != len(second) {
+		t.Error("the repetitions do not hold the same cells, each once")
+	}
+	if p.Samples() != 2*len(second) {
+		t.Errorf("Samples() = %d", p.Samples())
+	}
+	for _, no := range []string{"rr64x4 nbdkit-memory", "cr1 local", "rr64x4 local", "mx32 nbdkit-null"} {
+		if slices.Contains(second, no) {
+			t.Errorf("%s is not wanted", no)
+		}
+	}
+}
+
+// The whole default run has to stay under a quarter of an hour.
+func TestDefaultRunIsShort(t *testing.T) {
+	servers, err := Choose("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Plan{Servers: servers, Workloads: Workloads(), Repetitions: 5, Seconds: 1}
+	if d := p.Duration(); d.Minutes() > 14 {
+		t.Errorf("a default run takes %s", d)
+	}
+}

@@ -1,0 +1,119 @@
+package suite
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/bench/report"
+)
+
+// Every workload that the project's targets name has to be there, and every peer.
+func TestTargetsCanBeMeasured(t *testing.T) {
+	servers, err := Choose("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(servers, func(s Server) bool { return s.Name == name && s.Kind == report.File })
+	}
+	for _, target := range report.Targets {
+		if _, err := Select(target.Workload); err != nil {
+			t.Error(err)
+		}
+		for _, name := range append([]string{report.Subject}, target.Peers...) {
+			if !has(name) {
+				t.Errorf("no server %s on the file", name)
+			}
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	names := func(list string, custom ...string) string {
+		t.Helper()
+		servers, err := Choose(list, custom)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, s := range servers {
+			out = append(out, s.Name+":"+string(s.Kind))
+		}
+		return strings.Join(out, " ")
+	}
+	const all = "sluice:file qemu-nbd:file qsd-uring:file nbdkit-file:file go-nbd:file local:local " +
+		"sluice-mem:mem nbdkit-memory:mem nbdkit-null:null"
+	for _, c := range []struct{ got, want string }{
+		{names(""), all},
+		{names("nbdkit-null,qsd-threads"), "qsd-threads:file nbdkit-null:null"},
+		{names("qemu-nbd", "sluice-x=x serve {file} {socket}"), "qemu-nbd:file sluice-x:file"},
+		{names("qemu-nbd", "ram={sluice} {size} {socket}"), "qemu-nbd:file ram:mem"},
+		{names("", "sluice=x {file} {socket}"), all},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %q, want %q", c.got, c.want)
+		}
+	}
+}
+
+func TestChooseRejects(t *testing.T) {
+	for _, c := range []struct{ list, custom, want string }{
+		{"qemu-ndb", "", `unknown server "qemu-ndb"; there are sluice, qemu-nbd`},
+		{"", "x", "not of the form name=command"},
+		{"", "=x {socket}", "not of the form name=command"},
+		{"", "x=serve {file}", "does not say where {socket} goes"},
+	} {
+		var custom []string
+		if c.custom != "" {
+			custom = []string{c.custom}
+		}
+		if _, err := Choose(c.list, custom); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("Choose(%q, %q): %v, want %q", c.list, c.custom, err, c.want)
+		}
+	}
+}
+
+func TestArgs(t *testing.T) {
+	servers, err := Choose("sluice", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := servers[0].Args(Places{Sluice: "/a b/sluice", Socket: "/tmp/s", File: "/x y/disk"})
+	want := []string{"/a b/sluice", "serve", "/x y/disk", "--nbd", "unix:/tmp/s"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := servers[0].Documented("bin/sluice").Command; got != "bin/sluice serve {file} --nbd unix:{socket}" {
+		t.Errorf("documented as %q", got)
+	}
+}
+
+func TestLookupNamesThePackage(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	for list, want := range map[string]string{
+		"sluice":      "build it with: make build",
+		"qemu-nbd":    "apt-get install qemu-utils",
+		"qsd-uring":   "apt-get install qemu-system-common",
+		"nbdkit-null": "apt-get install nbdkit",
+		"local":       "apt-get install fio",
+	} {
+		servers, err := Choose(list, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := Plan{Servers: servers, Sluice: "bin/no-such-program"}
+		if err := p.Lookup(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", list, err, want)
+		}
+	}
+	for list, want := range map[string]string{"rr1": "apt-get install fio", "cr1": "apt-get install libnbd-bin"} {
+		ws, err := Select(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (Plan{Workloads: ws}).Lookup(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", list, err, want)
+		}
+	}
+}
