@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"sluice/block"
 )
@@ -38,6 +39,10 @@ type Export struct {
 	Device      block.Device // stays open as long as a connection uses it
 	ReadOnly    bool         // even if the device is not
 	Observer    Observer     // may be nil
+
+	// MaxConnections is how many clients may use the export at once; 0 means no
+	// limit but the server's. Exports enforces it.
+	MaxConnections int
 
 	// Release is called when the connection is done with the export; may be
 	// nil.
@@ -72,6 +77,7 @@ type Exports struct {
 type exportEntry struct {
 	export *Export
 	users  sync.WaitGroup
+	count  atomic.Int64 // of users
 }
 
 // Add offers an export; it fails with Exists when the name is taken.
@@ -132,6 +138,11 @@ func (e *Exports) Open(_ context.Context, name string, peer Peer) (*Export, erro
 	if !ok {
 		return nil, block.Errorf(block.NotFound, "open export", name, -1, "no such export")
 	}
+	limit := int64(entry.export.MaxConnections)
+	if n := entry.count.Add(1); limit > 0 && n > limit {
+		entry.count.Add(-1)
+		return nil, block.Errorf(block.Busy, "open export", name, -1, "in use by %d clients, the limit", limit)
+	}
 	entry.users.Add(1)
 	x := *entry.export
 	release := x.Release
@@ -139,6 +150,7 @@ func (e *Exports) Open(_ context.Context, name string, peer Peer) (*Export, erro
 		if release != nil {
 			release()
 		}
+		entry.count.Add(-1)
 		entry.users.Done()
 	}
 	return &x, nil

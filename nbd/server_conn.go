@@ -51,6 +51,7 @@ type serverConn struct {
 
 	obs      Observer
 	observed bool // obs is somebody
+	failures failureLog
 
 	headerSize int // of requests
 
@@ -92,9 +93,6 @@ func (c *serverConn) serve(ctx context.Context) error {
 	c.work.stop()
 	c.box.wait()
 	c.receiver.free()
-	if err == nil {
-		c.stream.close()
-	}
 	if sent := c.box.failure(); err == nil && sent != nil {
 		err = fmt.Errorf("reply: %w", sent)
 	}
@@ -102,8 +100,9 @@ func (c *serverConn) serve(ctx context.Context) error {
 }
 
 // job is a request on its way through work and send, and the reply to it. Jobs
-// are kept and used again; there are at most as many as the budget allows, and
-// one for the receiver.
+// are kept and used again; there are at most as many as the budget allows. The
+// receiver's common reply buffer is one too, so that a client that does not read
+// its replies cannot pile them up.
 type job struct {
 	next *job // in the queue that it is in
 
@@ -120,7 +119,8 @@ type job struct {
 	pinned   bool
 	fileSent int64
 
-	charged int64 // bytes in the budget; < 0 when it was never admitted
+	charged int64 // bytes in the budget
+	serial  bool  // a write that waits for the one before it
 }
 
 // epoch is the zero of the data path's clock: time.Since of a fixed time reads
@@ -163,7 +163,7 @@ func (b *budget) take(n int64) *job {
 	if j == nil {
 		j = new(job)
 	}
-	j.next, j.charged = nil, n
+	j.next, j.charged, j.serial = nil, n, false
 	return j
 }
 

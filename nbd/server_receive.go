@@ -377,7 +377,7 @@ func (c *serverConn) reserve(size int) {
 		c.push()
 	}
 	if c.out == nil {
-		c.out = c.box.spareJob()
+		c.out = c.budget.take(outSize)
 		c.out.buf = buffer.Get(outSize)
 		c.n = 0
 	}
@@ -395,7 +395,7 @@ func (c *serverConn) push() {
 	j := c.out
 	c.out = nil
 	if c.n == 0 {
-		c.box.keepJob(j)
+		c.budget.give(j)
 		return
 	}
 	j.data = j.buf.B[:c.n]

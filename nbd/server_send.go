@@ -16,37 +16,11 @@ type outbox struct {
 	queue jobQueue
 	busy  bool // somebody is sending, and owns vec and sending
 	err   error
-	spare *job // for the receiver's common buffer
 
 	vec     ioVec
 	sending jobQueue // what vec is made of; its jobs are given back when sent
 
 	handed sync.WaitGroup // goroutines that took sending over
-}
-
-// spareJob gives the receiver a job that counts for nothing in the budget.
-func (b *outbox) spareJob() *job {
-	b.mu.Lock()
-	j := b.spare
-	b.spare = nil
-	b.mu.Unlock()
-	if j == nil {
-		j = new(job)
-	}
-	j.charged = -1
-	return j
-}
-
-// keepJob takes such a job back.
-func (b *outbox) keepJob(j *job) {
-	if j.buf != nil {
-		j.buf.Release()
-		j.buf = nil
-	}
-	j.data = nil
-	b.mu.Lock()
-	b.spare = j
-	b.mu.Unlock()
 }
 
 func (b *outbox) failure() error {
@@ -174,11 +148,7 @@ func (c *serverConn) sent(last *job) {
 			j.pinned, j.fileSent = false, 0
 		}
 		end := j == last
-		if j.charged < 0 {
-			b.keepJob(j)
-		} else {
-			c.budget.give(j)
-		}
+		c.budget.give(j)
 		if end {
 			return
 		}

@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"sync"
+	"time"
 
 	"sluice/block"
 	"sluice/block/buffer"
@@ -59,8 +60,11 @@ func (w *workers) init(limit int) {
 func (c *serverConn) submit(ctx context.Context, j *job) {
 	c.obs.InFlight(+1)
 	w := &c.work
+	// A write with FUA waits for the medium, not for other writes: those may go
+	// on in parallel.
+	j.serial = j.op == OpWrite && j.req.flags&cfFUA == 0 && c.dev.Info.Has(block.CapSerialWrites)
 	w.mu.Lock()
-	if j.op == OpWrite && c.dev.Info.Has(block.CapSerialWrites) {
+	if j.serial {
 		w.serial.push(j)
 		if w.writing {
 			w.mu.Unlock()
@@ -88,7 +92,7 @@ func (c *serverConn) worker(ctx context.Context) {
 		if j == nil {
 			return
 		}
-		serial := j.op == OpWrite && c.dev.Info.Has(block.CapSerialWrites)
+		serial := j.serial // the job is somebody else's afterwards
 		c.execute(ctx, j)
 		if serial {
 			w.writeDone()
@@ -198,7 +202,31 @@ func (c *serverConn) drop(j *job) { c.budget.give(j) }
 
 // failed logs what the client can be told only in part.
 func (c *serverConn) failed(req request, err error) {
-	c.log.Warn("request failed", "op", opOf(req.cmd), "offset", req.offset, "length", req.length, "err", err)
+	if hidden, ok := c.failures.admit(now()); ok {
+		c.log.Warn("request failed", "op", opOf(req.cmd), "offset", req.offset, "length", req.length, "err", err,
+			"more_before", hidden)
+	}
+}
+
+// failureLog lets one line a second through: a full disk fails every write.
+type failureLog struct {
+	mu     sync.Mutex
+	next   time.Duration
+	hidden int
+}
+
+// admit reports whether to log now, and how many failures were kept silent
+// since the last line.
+func (f *failureLog) admit(at time.Duration) (hidden int, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at < f.next {
+		f.hidden++
+		return 0, false
+	}
+	hidden, f.hidden = f.hidden, 0
+	f.next = at + time.Second
+	return hidden, true
 }
 
 // wireErrorFor maps a kind to a reply's error. ENOTSUP belongs to fast zeroing
