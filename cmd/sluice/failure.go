@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sluice/block"
+)
+
+// usageError is wrong usage: exit code 2. The command that it belongs to is told
+// with it, for the hint where to read on.
+type usageError struct {
+	command string
+	err     error
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// usagef makes a usageError of a command.
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{command: cmd.CommandPath(), err: fmt.Errorf(format, args...)}
+}
+
+// advised is an error with what to do about it.
+type advised struct {
+	error
+	advice string
+}
+
+func (a *advised) Unwrap() error { return a.error }
+
+// advise adds a piece of advice to errors of one kind.
+func advise(err error, kind block.Kind, advice string) error {
+	if err == nil || block.KindOf(err) != kind {
+		return err
+	}
+	return &advised{error: err, advice: advice}
+}
+
+// describe writes an error as one line: object and cause, then what to do.
+func describe(err error) string {
+	text := err.Error()
+	var usage *usageError
+	var advice *advised
+	switch {
+	case errors.As(err, &usage):
+		text += " (see " + usage.command + " --help)"
+	case errors.As(err, &advice):
+		text += "; " + advice.advice
+	case errors.Is(err, context.Canceled) && !strings.Contains(text, "interrupted"):
+		text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
+	}
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// exitCode gives the exit code that goes with an error.
+func exitCode(err error) int {
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// exactly wants as many arguments as there are names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return usagef(cmd, "%s: %s is missing", cmd.Name(), names[len(args)])
+		case len(args) > len(names):
+			return usagef(cmd, "%s: %q is one argument too many", cmd.Name(), args[len(names)])
+		}
+		return nil
+	}
+}
+
+// atLeastOne wants an argument or more.
+func atLeastOne(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef(cmd, "%s: %s is missing", cmd.Name(), name)
+		}
+		return nil
+	}
+}

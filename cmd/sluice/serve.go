@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"sluice/backends/location"
+	"sluice/block"
+	"sluice/gateway"
+	"sluice/gateway/endpoint"
+	"sluice/metrics"
+)
+
+const serveLong = `Serve one image as an NBD export until SIGTERM or SIGINT.
+
+For each place a line "ready URI" is printed on standard output when clients can
+connect. Sockets that a service manager hands over (LISTEN_FDS) are used too;
+without them and without --nbd, the export is at a socket of its own in the
+runtime folder (/run/sluice for root, else $XDG_RUNTIME_DIR/sluice).
+
+On the first SIGTERM or SIGINT no more requests are taken, those that have
+arrived are finished, the image is flushed, and the exit code is 0. A second
+signal cuts clients off at once, a third one kills. An image that cannot be
+flushed at the end is a failure: exit code 1.
+
+A unix socket has mode 0660. One that was left behind by a killed process is
+replaced; one that somebody listens on is refused.`
+
+const serveExample = `  sluice serve disk.img --nbd unix:/tmp/disk.sock
+  sluice serve disk.img --nbd tcp:127.0.0.1:10809 --name disk --read-only
+  sluice serve mem://1G --nbd unix:/tmp/ram.sock --metrics 127.0.0.1:9808
+  sluice serve disk.img --nbd tcp:0.0.0.0:10809 --tls-cert server-cert.pem \
+    --tls-key server-key.pem --tls-ca ca-cert.pem --tls-allow host1
+  nbdcopy -- [ sluice serve disk.img ] copy.img`
+
+// serveFlags are the flags of serve.
+type serveFlags struct {
+	*globals
+	format      string
+	name        string
+	description string
+	nbd         []string
+	open        block.OpenOptions
+	tls         tlsFlags
+	metrics     string
+	pprof       bool
+	pidFile     string
+	connections int
+	shutdown    time.Duration
+}
+
+func newServe(g *globals) *cobra.Command {
+	f := &serveFlags{globals: g}
+	cmd := &cobra.Command{
+		Use:     "serve URL",
+		Short:   "Serve an image to NBD clients",
+		Long:    serveLong,
+		Example: serveExample,
+		Args:    exactly("the image's URL"),
+		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+	}
+	flags := cmd.Flags()
+	formatFlag(cmd, &f.format, "the image")
+	flags.StringArrayVar(&f.nbd, "nbd", nil, "listen at unix:PATH or tcp:HOST:PORT (may be repeated)")
+	flags.StringVar(&f.name, "name", "", "name of the export (default: empty, NBD's default export)")
+	flags.StringVar(&f.description, "description", "", "description of the export, shown to clients that list exports")
+	flags.BoolVar(&f.open.ReadOnly, "read-only", false, "refuse changes")
+	flags.BoolVar(&f.open.Direct, "direct", false, "bypass the page cache (O_DIRECT)")
+	flags.BoolVar(&f.open.Share, "share", false, "permit other writers at the same time, as QEMU's share-rw does")
+	flags.BoolVar(&f.open.Unlocked, "unlocked", false, "take no image lock: nothing keeps a second writer away")
+	f.tls.add(cmd)
+	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics and /healthz over HTTP at HOST:PORT")
+	flags.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof beside the metrics")
+	flags.StringVar(&f.pidFile, "pid-file", "", "write the process id to a file, removed at the end")
+	flags.IntVar(&f.connections, "max-connections", 0, "clients served at once; more are turned away (default 4096)")
+	flags.DurationVar(&f.shutdown, "shutdown-timeout", 30*time.Second, "wait for requests in progress at the end; 0 waits without limit")
+	return cmd
+}
+
+// check refuses flags that make no sense.
+func (f *serveFlags) check(cmd *cobra.Command) error {
+	switch {
+	case f.connections < 0:
+		return usagef(cmd, "--max-connections %d is negative", f.connections)
+	case f.shutdown < 0:
+		return usagef(cmd, "--shutdown-timeout %v is negative", f.shutdown)
+	case f.pprof && f.metrics == "":
+		return usagef(cmd, "--pprof needs --metrics HOST:PORT")
+	}
+	return nil
+}
+
+// run serves from the opening of the image to its closing.
+func (f *serveFlags) run(cmd *cobra.Command, url string) error {
+	if err := f.check(cmd); err != nil {
+		return err
+	}
+	cfg := gateway.SingleConfig{
+		Object: location.Redact(url), Name: f.name, Description: f.description, ReadOnly: f.open.ReadOnly,
+		MaxConnections: f.connections, DrainTimeout: f.shutdown, Logger: slog.Default(),
+	}
+	if err := f.tls.apply(cmd, &cfg); err != nil {
+		return err
+	}
+	stop, cut, release := f.signals(cmd.Context())
+	defer release()
+	done, err := f.serveMetrics(stop, &cfg)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if cfg.Device, err = openServed(stop, url, f.format, f.open); err != nil {
+		return err
+	}
+	if cfg.Listeners, err = f.listen(cmd, stop); err != nil {
+		_ = cfg.Device.Close()
+		return err
+	}
+	single, err := gateway.NewSingle(cfg)
+	if err != nil {
+		closeAll(cfg.Listeners)
+		_ = cfg.Device.Close()
+		return err
+	}
+	return f.announceAndRun(cmd, single, cfg, stop, cut)
+}
+
+// announceAndRun tells everybody who wants to know that clients can connect, and
+// serves them.
+func (f *serveFlags) announceAndRun(cmd *cobra.Command, s *gateway.Single, cfg gateway.SingleConfig, stop, cut context.Context) error {
+	removePID, err := writePIDFile(f.pidFile)
+	if err != nil {
+		closeAll(cfg.Listeners)
+		_ = cfg.Device.Close()
+		return err
+	}
+	defer removePID()
+	for _, l := range cfg.Listeners {
+		uri := endpoint.URI(l.Addr(), f.name, f.tls.forced())
+		if f.json {
+			err = printJSON(cmd.OutOrStdout(), map[string]string{"ready": uri})
+		} else {
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ready", uri)
+		}
+		if err != nil {
+			slog.Warn("cannot print where the export is", "uri", uri, "err", err)
+		}
+	}
+	notify(daemon.SdNotifyReady)
+	context.AfterFunc(stop, func() { notify(daemon.SdNotifyStopping) })
+	return s.Run(stop, cut)
+}
+
+// notify tells the service manager, if there is one.
+func notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		slog.Warn("cannot notify the service manager", "state", state, "err", err)
+	}
+}
+
+// signals gives two contexts: the first one ends with the first SIGTERM or
+// SIGINT, the second one with the next. After that, signals kill.
+func (f *serveFlags) signals(parent context.Context) (stop, cut context.Context, release func()) {
+	stop, stopNow := context.WithCancel(parent)
+	cut, cutNow := context.WithCancel(context.WithoutCancel(parent))
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	over := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for _, act := range []func(){stopNow, cutNow} {
+			select {
+			case s := <-signals:
+				slog.Info("stopping", "signal", s.String())
+				act()
+			case <-over:
+				return
+			}
+		}
+		signal.Stop(signals)
+	}()
+	return stop, cut, func() {
+		signal.Stop(signals)
+		close(over)
+		<-ended
+		stopNow()
+		cutNow()
+	}
+}
+
+// serveMetrics starts the HTTP endpoint where one is asked for.
+func (f *serveFlags) serveMetrics(stop context.Context, cfg *gateway.SingleConfig) (done func(), err error) {
+	if f.metrics == "" {
+		return func() {}, nil
+	}
+	registry := metrics.New(metrics.Build{Version: buildVersion()})
+	cfg.Metrics = registry.Export(f.name)
+	registry.Check("serve", func(context.Context) error {
+		if stop.Err() != nil {
+			return fmt.Errorf("stopping")
+		}
+		return nil
+	})
+	// The metrics can be read until the last request has been answered.
+	srv, err := registry.Serve(context.WithoutCancel(stop), f.metrics, metrics.Options{Pprof: f.pprof, Log: slog.Default()})
+	if err != nil {
+		return nil, err
+	}
+	slog.Info("metrics", "url", "http://"+srv.Addr().String()+"/metrics")
+	return func() {
+		if err := srv.Close(); err != nil {
+			slog.Warn("metrics", "err", err)
+		}
+	}, nil
+}
+
+// listen opens all places: the service manager's sockets, then the flags'.
+func (f *serveFlags) listen(cmd *cobra.Command, ctx context.Context) ([]net.Listener, error) {
+	addrs := make([]endpoint.Address, 0, len(f.nbd)+1)
+	for _, s := range f.nbd {
+		a, err := endpoint.Parse(s)
+		if err != nil {
+			return nil, usagef(cmd, "--nbd: %w", err)
+		}
+		addrs = append(addrs, a)
+	}
+	listeners, err := endpoint.Activated()
+	if err != nil {
+		return nil, err
+	}
+	if len(listeners)+len(addrs) == 0 {
+		a, err := ownSocket()
+		if err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, a)
+	}
+	for _, a := range addrs {
+		l, err := endpoint.Listen(ctx, a)
+		if err != nil {
+			closeAll(listeners)
+			return nil, err
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+// ownSocket is a socket in the runtime folder that only this process has.
+func ownSocket() (endpoint.Address, error) {
+	dir, err := endpoint.RuntimeFolder()
+	if err != nil {
+		return endpoint.Address{}, err
+	}
+	return endpoint.Unix(dir + "/serve-" + strconv.Itoa(os.Getpid()) + ".sock")
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		_ = l.Close()
+	}
+}
+
+// writePIDFile writes the file that --pid-file names.
+func writePIDFile(path string) (remove func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	text := strconv.Itoa(os.Getpid()) + "\n"
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return nil, block.Wrap(err, "write", path, -1)
+	}
+	return func() {
+		if now, err := os.ReadFile(path); err == nil && string(now) == text {
+			_ = os.Remove(path)
+		}
+	}, nil
+}

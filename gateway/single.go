@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"sluice/block"
+	"sluice/metrics"
+	"sluice/nbd"
+)
+
+// SingleConfig says what to serve and how.
+type SingleConfig struct {
+	Device      block.Device // closed by Run
+	Object      string       // the device's name in messages
+	Name        string       // of the export; "" is NBD's default export
+	Description string
+	ReadOnly    bool
+
+	Listeners []net.Listener // closed by Run
+
+	TLS     *tls.Config
+	TLSMode nbd.TLSMode
+	Allow   []string // common names of clients that may come in; all when empty
+
+	MaxConnections int // 0: the server's default
+	// DrainTimeout bounds the wait for requests in progress at the end; 0
+	// waits for as long as they take.
+	DrainTimeout time.Duration
+
+	Metrics *metrics.Export // may be nil
+	Logger  *slog.Logger
+}
+
+// Single serves one device.
+type Single struct {
+	cfg SingleConfig
+	srv *nbd.Server
+}
+
+// NewSingle prepares to serve. When it fails, device and listeners stay the
+// caller's.
+func NewSingle(cfg SingleConfig) (*Single, error) {
+	exports := &nbd.Exports{}
+	if len(cfg.Allow) > 0 {
+		exports.Authorize = nbd.AllowCommonNames(cfg.Allow...)
+	}
+	err := exports.Add(&nbd.Export{
+		Name: cfg.Name, Description: cfg.Description, Device: cfg.Device, ReadOnly: cfg.ReadOnly,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var catalog nbd.Catalog = exports
+	if cfg.Metrics != nil {
+		info := cfg.Device.Info()
+		info.ReadOnly = info.ReadOnly || cfg.ReadOnly
+		cfg.Metrics.SetInfo(info)
+		catalog = observed{Catalog: exports, export: cfg.Metrics}
+	}
+	srv := nbd.NewServer(nbd.ServerConfig{
+		Catalog: catalog, TLS: cfg.TLS, TLSMode: cfg.TLSMode,
+		MaxConnections: cfg.MaxConnections, Logger: cfg.Logger,
+	})
+	return &Single{cfg: cfg, srv: srv}, nil
+}
+
+// Run serves until stop ends or a listener fails. Then it takes no more
+// requests, lets those that have arrived finish, flushes the device and closes
+// it. When cut ends, it does not wait for clients any longer. The error tells
+// why serving ended other than by stop, or that the device could not be flushed.
+func (s *Single) Run(stop, cut context.Context) error {
+	failed := make(chan error, len(s.cfg.Listeners))
+	var serving sync.WaitGroup
+	for _, l := range s.cfg.Listeners {
+		serving.Go(func() {
+			if err := s.srv.Serve(l); !errors.Is(err, nbd.ErrServerClosed) {
+				failed <- err
+			}
+		})
+	}
+	var err error
+	select {
+	case <-stop.Done():
+	case err = <-failed:
+	}
+	s.drain(cut)
+	serving.Wait()
+	return errors.Join(err, s.release(cut))
+}
+
+// drain ends all connections, those that take too long by force.
+func (s *Single) drain(cut context.Context) {
+	ctx := cut
+	if s.cfg.DrainTimeout > 0 {
+		limited, cancel := context.WithTimeout(cut, s.cfg.DrainTimeout)
+		defer cancel()
+		ctx = limited
+	}
+	if n := s.srv.Connections(); n > 0 {
+		s.cfg.Logger.Info("draining", "connections", n)
+	}
+	if err := s.srv.Shutdown(ctx); err != nil {
+		s.cfg.Logger.Warn("requests in progress were cut off", "err", err)
+	}
+}
+
+// release makes durable what clients wrote and gives the device back.
+func (s *Single) release(cut context.Context) error {
+	var err error
+	if !s.cfg.Device.Info().ReadOnly {
+		err = block.Wrap(s.cfg.Device.Flush(cut), "flush", s.cfg.Object, -1)
+	}
+	return errors.Join(err, block.Wrap(s.cfg.Device.Close(), "close", s.cfg.Object, -1))
+}
