@@ -9,15 +9,24 @@ import (
 
 // The metrics of exports. docs/metrics.md says more about each.
 var (
-	descRequests = desc("requests_total", "Requests answered, failed ones included.", "export", "op")
-	descBytes    = desc("request_bytes_total", "Bytes that answered requests covered, failed ones included.", "export", "op")
-	descErrors   = desc("request_errors_total", "Requests that failed, by kind of failure.", "export", "op", "kind")
-	descDuration = desc("request_duration_seconds", "Time from the arrival of a request until its answer was ready.", "export", "op")
-	descInFlight = desc("requests_in_flight", "Requests being worked on.", "export")
-	descConns    = desc("connections", "Open connections.", "export")
-	descOpened   = desc("connections_total", "Connections opened.", "export")
-	descSize     = desc("export_size_bytes", "Size of the export as clients see it.", "export")
-	descReadOnly = desc("export_read_only", "1 when the export takes no writes, else 0.", "export")
+	descRequests = desc("requests_total",
+		"Requests answered, failed ones included.", "export", "op")
+	descBytes = desc("request_bytes_total",
+		"Bytes that answered requests covered, failed ones included.", "export", "op")
+	descErrors = desc("request_errors_total",
+		"Requests that failed, by kind of failure.", "export", "op", "kind")
+	descDuration = desc("request_duration_seconds",
+		"Time from the arrival of a request until its answer was ready.", "export", "op")
+	descInFlight = desc("requests_in_flight",
+		"Requests being worked on.", "export")
+	descConns = desc("connections",
+		"Open connections.", "export")
+	descOpened = desc("connections_total",
+		"Connections opened.", "export")
+	descSize = desc("export_size_bytes",
+		"Size of the export as clients see it.", "export")
+	descReadOnly = desc("export_read_only",
+		"1 when the export takes no writes, else 0.", "export")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {

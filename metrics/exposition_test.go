@@ -36,7 +36,8 @@ func text(t *testing.T, r *Registry) string {
 	r.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	var own strings.Builder
 	for line := range strings.Lines(rec.Body.String()) {
-		if strings.HasPrefix(strings.TrimLeft(strings.TrimPrefix(strings.TrimPrefix(line, "# HELP"), "# TYPE"), " "), "sluice_") {
+		name := strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE ")
+		if strings.HasPrefix(name, "sluice_") {
 			own.WriteString(line)
 		}
 	}

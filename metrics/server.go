@@ -121,7 +121,8 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 	return nil, &block.Error{Kind: kind, Op: op, Object: addr, Off: -1, Err: err}
 }
 
-// mux joins the pages. cmdline of pprof is left out: storage URLs on the
+// mux joins the pages. net/http/pprof also puts itself into http's default mux,
+// which nothing of ours serves. cmdline of pprof is left out: storage URLs on the
 // command line may hold secrets.
 func (r *Registry) mux(opts Options) http.Handler {
 	mux := http.NewServeMux()

@@ -113,7 +113,9 @@ func TestHealth(t *testing.T) {
 	r := New(Build{})
 	s := start(t, r, Options{}, standardLimits)
 	removeB := r.Check("store b", func(context.Context) error { return errors.New("away\nsince noon") })
-	removeA := r.Check("store a", func(context.Context) error { return block.Errorf(block.NoSpace, "write", "a", 4096, "") })
+	removeA := r.Check("store a", func(context.Context) error {
+		return block.Errorf(block.NoSpace, "write", "a", 4096, "")
+	})
 	r.Check("fine", func(ctx context.Context) error {
 		if _, ok := ctx.Deadline(); !ok {
 			return errors.New("a check has no deadline")
@@ -316,5 +318,18 @@ func TestRegister(t *testing.T) {
 	c := exportCollector{New(Build{})}
 	if err := r.Register(c); err == nil || !strings.Contains(err.Error(), "register metrics: ") {
 		t.Errorf("registering taken names: %v", err)
+	}
+}
+
+// TestLongProfile: a profile may take longer than a request and an answer
+// otherwise may.
+func TestLongProfile(t *testing.T) {
+	lim := short()
+	lim.write = 50 * time.Millisecond
+	s := start(t, New(Build{}), Options{Pprof: true}, lim)
+	begin := time.Now()
+	status, body := get(t, s, "/debug/pprof/profile?seconds=1")
+	if took := time.Since(begin); status != http.StatusOK || body == "" || took < time.Second {
+		t.Errorf("after %v: status %d, %d bytes", took, status, len(body))
 	}
 }
