@@ -118,7 +118,7 @@ func (d *Device) PinRange(off, n int64) (block.FileRange, bool) {
 	if n <= 0 || d.enter("pin", off, n) != nil {
 		return block.FileRange{}, false
 	}
-	return block.FileRange{FD: d.fd, Off: off, Len: n}, true
+	return block.FileRange{FD: d.fd, Off: off, Len: n, Resident: d.resident(off, n)}, true
 }
 
 // UnpinRange ends what PinRange began; until then Close waits.
