@@ -40,6 +40,12 @@ type Observer interface {
 	Connection(delta int)
 }
 
+// Sharder is an Observer that hands each connection an Observer of its own, so
+// that connections do not write to the same counters.
+type Sharder interface {
+	Shard() Observer
+}
+
 // nobody is the Observer of an export that has none.
 type nobody struct{}
 

@@ -75,6 +75,8 @@ func newServerConn(srv *Server, st stream, a *agreement, log *slog.Logger) *serv
 	}
 	if c.observed = c.obs != nil; !c.observed {
 		c.obs = nobody{}
+	} else if s, ok := c.obs.(Sharder); ok {
+		c.obs = s.Shard()
 	}
 	c.budget.init(srv.cfg.MaxRequests, srv.cfg.MaxBytes)
 	c.work.init(srv.cfg.Workers)
