@@ -29,10 +29,10 @@ test: deps build ## run everything: lint, tests, race detector, foreign clients 
 	@$(MAKE) --no-print-directory race
 	@$(MAKE) --no-print-directory interop
 
-test-go: ## run the tests that need nothing but Go
+test-go: build ## run the tests that need nothing but Go
 	$(GO) test $(ARGS) $(PACKAGES)
 
-race: ## run the same with the race detector (needs gcc)
+race: build ## run the same with the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race $(ARGS) $(PACKAGES)
 
 interop: build ## run the tests against programs that others wrote (needs "make deps", root)
@@ -41,20 +41,20 @@ interop: build ## run the tests against programs that others wrote (needs "make 
 fuzz-short: ## run each fuzz target for FUZZTIME (5s)
 	scripts/fuzz $(FUZZTIME)
 
-soak: ## run the tests COUNT (10) times in random order with the race detector
+soak: build ## run the tests COUNT (10) times in random order with the race detector
 	CGO_ENABLED=1 $(GO) test -race -shuffle on -count $(COUNT) -timeout 2h $(ARGS) $(PACKAGES)
 
 lint: ## check layers, sizes, vet, staticcheck, errcheck and the house's rules
 	$(GO) test ./internal/lint
 
 fmt: ## format the source
-	gofmt -w $$($(GO) list -f '{{.Dir}}' ./...)
+	$(GO) fmt ./...
 
 tidy-check: ## check that go.mod and go.sum say what is used
 	$(GO) mod tidy -diff
 	$(GO) -C tools mod tidy -diff
 
-cover: ## print the coverage of each package; the profile is in build/cover.out
+cover: build ## print the coverage of each package; the profile is in build/cover.out
 	@mkdir -p build
 	$(GO) test -coverprofile build/cover.out $(PACKAGES)
 	$(GO) tool cover -func build/cover.out | tail -n 1
