@@ -14,8 +14,8 @@ import (
 
 func checkInfo(p *probe) {
 	i, b := p.info, p.info.Block
-	if i.Size < MinSize {
-		p.t.Fatalf("size %d: the suite needs %d at least", i.Size, MinSize)
+	if i.Size < max(MinSize, 32*b.Min) {
+		p.t.Fatalf("size %d: the suite needs %d at least, and 32 blocks of %d", i.Size, MinSize, b.Min)
 	}
 	if b.Min < 1 || b.Min > 65536 || bits.OnesCount64(uint64(b.Min)) != 1 {
 		p.t.Errorf("Block.Min %d is no power of two in 1…65536", b.Min)

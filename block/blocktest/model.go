@@ -90,7 +90,7 @@ func (m *model) draw(t *rapid.T, limit int64) span {
 }
 
 // longest bounds reads and writes.
-func (m *model) longest() int64 { return step(m.p.info, 16*m.p.block) }
+func (m *model) longest() int64 { return step(m.p.info, max(64<<10, 2*m.p.block)) }
 
 func (m *model) read(t *rapid.T) {
 	s := m.draw(t, m.longest())

@@ -159,24 +159,26 @@ func TestSuiteFailsOnBrokenDevices(t *testing.T) {
 	}
 }
 
-// runMutant runs one check on a mutant and wants it to fail.
+// runMutant runs one check on a mutant and wants it to fail. Bugs that take two
+// calls at the same time get a few tries.
 func runMutant(t *testing.T, b bug, name string) {
 	t.Helper()
-	var last *ref
 	unit := int64(512)
 	if name == "odd-offsets" {
 		unit = 1
 	}
 	s := Suite{Open: func(testing.TB) block.Device {
-		last = newRef(t, 1<<20, unit)
 		m := b.make()
-		m.ref = last
+		m.ref = newRef(t, 1<<20, unit)
 		return m
 	}}
-	rec := runOne(t, s, name)
-	if !rec.failed() {
-		t.Errorf("check %q did not notice", name)
+	for range 5 {
+		if rec := runOne(t, s, name); rec.failed() {
+			t.Logf("%s: %.300q", name, rec.messages())
+			return
+		}
 	}
+	t.Errorf("check %q did not notice", name)
 }
 
 // runOne runs one check of the table with failures recorded.
@@ -650,7 +652,7 @@ var bugs = []bug{
 			},
 		}
 	}, true},
-	{"close panics in calls in progress", []string{"close-in-use"}, func() *mutant {
+	{"close lets calls in progress return other data", []string{"close-in-use"}, func() *mutant {
 		return &mutant{read: func(d *ref, p []byte, off int64) error {
 			err := d.ReadAt(background, p, off)
 			if block.KindOf(err) == block.Closed {

@@ -53,7 +53,7 @@ func (p *probe) close() {
 func (p *probe) kinds(err error, what string, kinds ...block.Kind) {
 	p.t.Helper()
 	if got := block.KindOf(err); !slices.Contains(kinds, got) {
-		p.t.Fatalf("%s: got kind %q (error: %v), want one of %q", what, got, err, kinds)
+		p.t.Fatalf("%s: got kind %q (error: %v), want %v", what, got, err, kinds)
 	}
 }
 

@@ -9,8 +9,9 @@ import (
 	"sluice/block"
 )
 
-// MinSize is the least number of bytes that Suite.Open's Device must have.
-// Tests are fastest with devices of one to four MiB.
+// MinSize is the least number of bytes that Suite.Open's Device must have; it
+// must have 32 times Info().Block.Min, too. Tests are fastest with Devices of
+// one to two MiB.
 const MinSize = 1 << 20
 
 // Suite describes a kind of Device to the conformance tests.

@@ -27,7 +27,7 @@ func TestSuitePassesOnARightDevice(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		size, unit int64
-	}{{"bytes", 1<<20 + 333, 1}, {"sectors", 1 << 20, 512}, {"pages", 2<<20 + 4096, 4096}, {"clusters", 2 << 20, 65536}} {
+	}{{"bytes", 1<<20 + 333, 1}, {"pages", 2<<20 + 4096, 4096}, {"clusters", 2 << 20, 65536}} {
 		s := refSuite(c.size, c.unit)
 		s.Name = c.name
 		s.OddSize = c.unit == 1
