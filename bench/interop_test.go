@@ -173,9 +173,7 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	bench, tmp := build(t), t.TempDir()
 	results := filepath.Join(t.TempDir(), "r.json")
 	cmd := startLong(t, bench, tmp, results)
-	if len(users(t, tmp)) == 0 {
-		t.Error("no server is running, so this test would show nothing")
-	}
+	awaitUsers(t, tmp, true)
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -195,15 +193,23 @@ func TestInterruptLeavesNothing(t *testing.T) {
 func TestKillTakesTheServers(t *testing.T) {
 	bench, tmp := build(t), t.TempDir()
 	cmd := startLong(t, bench, tmp, filepath.Join(t.TempDir(), "r.json"))
+	awaitUsers(t, tmp, true)
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
-	tick := time.NewTicker(10 * time.Millisecond)
+	awaitUsers(t, tmp, false)
+}
+
+// awaitUsers returns when there are processes that use the folder, or none any more. Between two samples there may be
+// none for a moment, so a test that wants to hit a running server has to wait for one.
+func awaitUsers(t *testing.T, dir string, some bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); len(users(t, tmp)) > 0; <-tick.C {
+	for deadline := time.Now().Add(10 * time.Second); (len(users(t, dir)) > 0) != some; <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("still running: %q", users(t, tmp))
+			t.Fatalf("running: %q; wanted some: %v", users(t, dir), some)
 		}
 	}
 }
