@@ -50,21 +50,18 @@ func NewSingle(cfg SingleConfig) (*Single, error) {
 	if len(cfg.Allow) > 0 {
 		exports.Authorize = nbd.AllowCommonNames(cfg.Allow...)
 	}
-	err := exports.Add(&nbd.Export{
-		Name: cfg.Name, Description: cfg.Description, Device: cfg.Device, ReadOnly: cfg.ReadOnly,
-	})
-	if err != nil {
-		return nil, err
-	}
-	var catalog nbd.Catalog = exports
+	x := &nbd.Export{Name: cfg.Name, Description: cfg.Description, Device: cfg.Device, ReadOnly: cfg.ReadOnly}
 	if cfg.Metrics != nil {
 		info := cfg.Device.Info()
 		info.ReadOnly = info.ReadOnly || cfg.ReadOnly
 		cfg.Metrics.SetInfo(info)
-		catalog = observed{Catalog: exports, export: cfg.Metrics}
+		x.Observer = cfg.Metrics
+	}
+	if err := exports.Add(x); err != nil {
+		return nil, err
 	}
 	srv := nbd.NewServer(nbd.ServerConfig{
-		Catalog: catalog, TLS: cfg.TLS, TLSMode: cfg.TLSMode,
+		Catalog: exports, TLS: cfg.TLS, TLSMode: cfg.TLSMode,
 		MaxConnections: cfg.MaxConnections, Logger: cfg.Logger,
 	})
 	return &Single{cfg: cfg, srv: srv}, nil

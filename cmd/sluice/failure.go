@@ -55,6 +55,7 @@ func describe(err error) string {
 	case errors.Is(err, context.Canceled) && !strings.Contains(text, "interrupted"):
 		text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
 	}
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ") // several errors
 	return strings.Join(strings.Fields(text), " ")
 }
 

@@ -60,7 +60,8 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%w", err) })
 	root.SetVersionTemplate("sluice {{.Version}}\n")
 	root.AddCommand(
-		newCompletion(), newMan(), newServe(g),
+		newCheck(g), newCompletion(), newCopy(g), newCreate(g), newInfo(g), newList(g), newMan(), newMap(g),
+		newRemove(g), newResize(g), newServe(g),
 	)
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {

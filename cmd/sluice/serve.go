@@ -70,7 +70,7 @@ func newServe(g *globals) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	flags := cmd.Flags()
-	formatFlag(cmd, &f.format, "the image")
+	formatFlag(cmd, &f.format, "format", "the image")
 	flags.StringArrayVar(&f.nbd, "nbd", nil, "listen at unix:PATH or tcp:HOST:PORT (may be repeated)")
 	flags.StringVar(&f.name, "name", "", "name of the export (default: empty, NBD's default export)")
 	flags.StringVar(&f.description, "description", "", "description of the export, shown to clients that list exports")

@@ -1,0 +1,102 @@
+package imagecopy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"path"
+
+	"sluice/block"
+)
+
+// Stage is a new image that has not got its name yet. It lies in the folder of
+// its name under a hidden temporary one. Exactly one of Commit and Abort ends it.
+type Stage struct {
+	Device block.Device // the image; closed by Commit and Abort
+
+	store     block.Store
+	name      string
+	temporary string
+}
+
+// NewStage makes an image that is to be called name.
+func NewStage(ctx context.Context, store block.Store, name string, create block.CreateOptions, open block.OpenOptions) (*Stage, error) {
+	_, renames := store.(block.Renamer)
+	_, links := store.(block.Linker)
+	if !renames && !links {
+		return nil, block.Errorf(block.Unsupported, "create", name, -1, "the store cannot rename")
+	}
+	s := &Stage{store: store, name: name, temporary: temporaryName(name)}
+	if err := store.Create(ctx, s.temporary, create); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.Device, err = store.Open(ctx, s.temporary, open); err != nil {
+		s.remove(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
+// longestBase leaves room in a file name of 255 bytes for what temporaryName adds.
+const longestBase = 200
+
+// temporaryName is hidden, tells what it is for, and is not taken.
+func temporaryName(name string) string {
+	var random [6]byte
+	_, _ = rand.Read(random[:]) // never fails
+	dir, base := path.Split(name)
+	return dir + "." + base[:min(len(base), longestBase)] + "." + hex.EncodeToString(random[:]) + ".part"
+}
+
+// Commit makes the image durable and gives it its name. With replace it takes
+// the place of what has that name, atomically; otherwise that is an error of
+// kind Exists. When Commit fails, nothing is left of the image.
+func (s *Stage) Commit(ctx context.Context, replace bool) error {
+	err := s.Device.Flush(ctx)
+	if e := s.Device.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = s.publish(ctx, replace)
+	}
+	if err != nil {
+		s.remove(ctx)
+	}
+	return err
+}
+
+// publish goes from the temporary name to the right one.
+func (s *Stage) publish(ctx context.Context, replace bool) error {
+	if linker, ok := s.store.(block.Linker); ok && !replace {
+		err := linker.Link(ctx, s.temporary, s.name)
+		switch block.KindOf(err) {
+		case block.OK:
+			return s.store.Remove(ctx, s.temporary)
+		case block.Unsupported, block.Permission: // a file system without hard links
+		default:
+			return err
+		}
+	}
+	if !replace {
+		if _, err := s.store.Stat(ctx, s.name); block.KindOf(err) != block.NotFound {
+			return block.Errorf(block.Exists, "create", s.name, -1, "")
+		}
+	}
+	renamer, ok := s.store.(block.Renamer)
+	if !ok {
+		return block.Errorf(block.Unsupported, "create", s.name, -1, "the store cannot rename")
+	}
+	return renamer.Rename(ctx, s.temporary, s.name)
+}
+
+// Abort removes the image.
+func (s *Stage) Abort(ctx context.Context) {
+	_ = s.Device.Close() // what it held is not wanted
+	s.remove(ctx)
+}
+
+// remove takes the temporary name away, also when ctx has ended.
+func (s *Stage) remove(ctx context.Context) {
+	_ = s.store.Remove(context.WithoutCancel(ctx), s.temporary)
+}
