@@ -386,6 +386,9 @@ func (c *Client) check(op string, off, n int64) error {
 
 // named puts the URI into an error that is made for this call.
 func (c *Client) named(err error) error {
+	if err == nil {
+		return nil
+	}
 	var e *block.Error
 	if errors.As(err, &e) {
 		e.Object = c.object

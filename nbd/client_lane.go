@@ -333,8 +333,12 @@ func (l *clientLane) end(cause error) {
 func (l *clientLane) run(life context.Context, link *clientLink) {
 	defer close(l.gone)
 	defer close(l.takeOver)
-	for {
+	for brief := -1; ; {
+		since := time.Now()
 		err := l.read(link)
+		if brief++; time.Since(since) > clientMaxDelay {
+			brief = 0
+		}
 		l.client.leave(link)
 		l.detach(link)
 		if l.client.isClosing() {
@@ -342,7 +346,7 @@ func (l *clientLane) run(life context.Context, link *clientLink) {
 			return
 		}
 		l.client.logger.Warn("NBD connection lost", "uri", l.client.object, "cause", clientDescribe(err))
-		if link, err = l.client.reconnect(life, err); err != nil {
+		if link, err = l.client.reconnect(life, err, brief); err != nil {
 			l.client.logger.Error("NBD connection given up", "uri", l.client.object, "cause", err)
 			l.end(err)
 			return
@@ -359,6 +363,7 @@ func (l *clientLane) read(link *clientLink) error {
 		slots:     l.slots,
 		awaitLong: l.awaitLong,
 		finish:    func(s *clientSlot) { l.finish(link, s) },
+		hold:      l.client.cfg.Reconnect != NoReconnect && !l.client.isClosing(),
 	}
 	return r.run()
 }

@@ -33,15 +33,19 @@ const (
 )
 
 // reconnect makes a lane's next connection after a loss, or says why there will
-// be none.
-func (c *Client) reconnect(life context.Context, lost error) (*clientLink, error) {
+// be none. The first attempt comes at once, unless the connections before, as many
+// as brief says, had hardly lived.
+func (c *Client) reconnect(life context.Context, lost error, brief int) (*clientLink, error) {
 	describe := clientDescribe(lost)
 	if c.cfg.Reconnect == NoReconnect || errors.Is(lost, ErrProtocol) {
 		return nil, &clientError{clientLossKind(lost), describe}
 	}
 	ctx, cancel := c.cfg.Reconnect.limit(life)
 	defer cancel()
-	delay := clientFirstDelay
+	delay := min(clientFirstDelay<<min(brief, 10), clientMaxDelay)
+	if brief > 0 {
+		clientSleep(ctx, delay)
+	}
 	for {
 		link, err := c.again(ctx)
 		if err == nil {

@@ -40,7 +40,12 @@ type clientReplies struct {
 	awaitLong func() bool
 	// finish is called once per request, before its completion.
 	finish func(*clientSlot)
+	// hold: a request that the server refuses because it is shutting down is
+	// kept, and ends the connection, so that it goes to the server's successor.
+	hold bool
 }
+
+var errClientShutdown = errors.New("the server is shutting down")
 
 // run reads replies until something fails. io.EOF means that the server closed
 // the connection between two replies.
@@ -85,6 +90,9 @@ func (r *clientReplies) slot(cookie uint64) (*clientSlot, error) {
 }
 
 func (r *clientReplies) done(s *clientSlot) error {
+	if r.hold && s.code == wireESHUTDOWN {
+		return errClientShutdown
+	}
 	r.finish(s)
 	s.complete()
 	return nil
@@ -302,7 +310,7 @@ func (r *clientReplies) blockStatus(s *clientSlot, c chunk, head, each int) erro
 // clientDescribe says how a connection ended, for the requests that end with it.
 func clientDescribe(err error) error {
 	switch {
-	case errors.Is(err, ErrProtocol):
+	case errors.Is(err, ErrProtocol), errors.Is(err, errClientShutdown):
 		return err
 	case errors.Is(err, io.EOF):
 		return errors.New("the server closed the connection")

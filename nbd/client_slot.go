@@ -106,8 +106,11 @@ func (s *clientSlot) result(op, object string) error {
 			e.Err = &clientTextError{code: s.code, text: s.fault.text}
 		}
 	}
-	if s.changes() && s.code == wireEPERM {
+	switch {
+	case s.changes() && s.code == wireEPERM:
 		e.Kind = block.ReadOnly
+	case s.code == wireESHUTDOWN:
+		e.Kind = block.Transient // it is the server that ends, not this Device
 	}
 	return e
 }
