@@ -399,7 +399,7 @@ func (c *serverConn) push() {
 		return
 	}
 	j.data = j.buf.B[:c.n]
-	c.put(j, false)
+	c.put(jobQueue{j, j}, false)
 }
 
 // note remembers an answered request for report.

@@ -32,11 +32,11 @@ func (b *outbox) failure() error {
 // wait returns when nobody sends any more; only after the last put.
 func (b *outbox) wait() { b.handed.Wait() }
 
-// put queues a finished job and sends, if nobody else does.
-func (c *serverConn) put(j *job, mayWait bool) {
+// put queues finished jobs and sends, if nobody else does.
+func (c *serverConn) put(done jobQueue, mayWait bool) {
 	b := &c.box
 	b.mu.Lock()
-	b.queue.push(j)
+	b.queue.append(done)
 	if b.busy {
 		b.mu.Unlock()
 		return
@@ -219,5 +219,5 @@ func (c *serverConn) finishRead(j *job) {
 	j.hlen = c.readHeaderSize()
 	c.putReadHeader(j.hdr[:], j.req)
 	c.note(OpRead, int64(j.req.length), 0)
-	c.put(j, false)
+	c.put(jobQueue{j, j}, false)
 }

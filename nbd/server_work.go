@@ -29,6 +29,17 @@ type workers struct {
 // jobQueue is a list of jobs, first in first out.
 type jobQueue struct{ head, tail *job }
 
+// append moves all of other's jobs to the end.
+func (q *jobQueue) append(other jobQueue) {
+	switch {
+	case other.head == nil:
+	case q.tail == nil:
+		*q = other
+	default:
+		q.tail.next, q.tail = other.head, other.tail
+	}
+}
+
 func (q *jobQueue) push(j *job) {
 	j.next = nil
 	if q.tail == nil {
@@ -92,12 +103,41 @@ func (c *serverConn) worker(ctx context.Context) {
 		if j == nil {
 			return
 		}
-		serial := j.serial // the job is somebody else's afterwards
+		if j.serial {
+			c.writeLane(ctx, j)
+			continue
+		}
 		c.execute(ctx, j)
-		if serial {
-			w.writeDone()
+		c.put(jobQueue{j, j}, true)
+	}
+}
+
+// laneReplies is how many writes are answered together at most: while more are
+// waiting their client gains nothing from one reply a write, and a wake-up for
+// each costs it more than the write.
+const laneReplies = 16
+
+// writeLane carries out the writes that wait for each other, beginning with j,
+// until there is none.
+func (c *serverConn) writeLane(ctx context.Context, j *job) {
+	var done jobQueue
+	for n := 1; j != nil; n++ {
+		c.execute(ctx, j)
+		done.push(j)
+		if j = c.work.nextWrite(); j == nil || n%laneReplies == 0 {
+			c.put(done, true)
+			done = jobQueue{}
 		}
 	}
+}
+
+// nextWrite gives the worker in the lane its next write, or takes it off.
+func (w *workers) nextWrite() *job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	j := w.serial.pop()
+	w.writing = j != nil
+	return j
 }
 
 // next waits for a job; nil when the worker is to end.
@@ -125,14 +165,6 @@ func (w *workers) next() *job {
 	}
 }
 
-// writeDone lets the next write go. The worker that calls it looks for it
-// itself, in next.
-func (w *workers) writeDone() {
-	w.mu.Lock()
-	w.writing = false
-	w.mu.Unlock()
-}
-
 // retire ends the workers that have nothing to do.
 func (w *workers) retire() {
 	w.mu.Lock()
@@ -150,7 +182,7 @@ func (w *workers) stop() {
 	w.ended.Wait()
 }
 
-// execute carries out a job in the device and queues its reply.
+// execute carries out a job in the device and makes its reply.
 func (c *serverConn) execute(ctx context.Context, j *job) {
 	var err error
 	switch j.req.cmd {
@@ -194,7 +226,6 @@ func (c *serverConn) finish(j *job, err error) {
 		c.obs.Request(j.op, int64(j.req.length), now()-j.start, kind)
 	}
 	c.obs.InFlight(-1)
-	c.put(j, true)
 }
 
 // drop gives back a job that was never submitted.
