@@ -39,7 +39,7 @@ func TestSuiteFailsOnLostDurability(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 1))
 		rec := runOne(t, Suite{
 			Open: func(testing.TB) block.Device {
-				last = NewCrashDevice(1<<20, 512)
+				last = NewCrashDevice(512<<10, 512)
 				return forgetful{last, c.fua, c.flush}
 			},
 			Crash: func(testing.TB) block.Device { return last.Crash(rng) },
@@ -51,7 +51,7 @@ func TestSuiteFailsOnLostDurability(t *testing.T) {
 }
 
 func TestSuiteFailsOnLostContent(t *testing.T) {
-	fresh := func(t testing.TB) block.Device { return newRef(t, 1<<20, 512) }
+	fresh := func(t testing.TB) block.Device { return newRef(t, 512<<10, 512) }
 	for _, name := range []string{"persistence", "multi-conn", "model"} {
 		quick(t)
 		if rec := runOne(t, Suite{Open: fresh, Reopen: fresh}, name); !rec.failed() {
@@ -91,7 +91,7 @@ func (d *abandoning) WriteAt(ctx context.Context, p []byte, off int64, flags blo
 func TestSuiteFailsOnAbandonedCalls(t *testing.T) {
 	for check, kind := range map[string]block.Kind{"cancelled": block.IO, "cancel-in-flight": block.Canceled} {
 		rec := runOne(t, Suite{Open: func(t testing.TB) block.Device {
-			return &abandoning{ref: newRef(t, 1<<20, 512), kind: kind}
+			return &abandoning{ref: newRef(t, 512<<10, 512), kind: kind}
 		}}, check)
 		if !rec.failed() {
 			t.Errorf("check %q did not notice", check)
@@ -109,7 +109,7 @@ func (h halfReadOnly) Info() block.Info {
 }
 
 func TestSuiteFailsOnReadOnlyThatWrites(t *testing.T) {
-	open := func(t testing.TB) block.Device { return halfReadOnly{newRef(t, 1<<20, 512)} }
+	open := func(t testing.TB) block.Device { return halfReadOnly{newRef(t, 512<<10, 512)} }
 	for _, s := range []struct {
 		suite Suite
 		check string
@@ -121,9 +121,9 @@ func TestSuiteFailsOnReadOnlyThatWrites(t *testing.T) {
 }
 
 func TestRunPicksChecksByInfo(t *testing.T) {
-	s := refSuite(1<<20, 512)
+	s := refSuite(512<<10, 512)
 	full := s.inspect(t)
-	bare := block.Info{Size: 1 << 20, Block: block.BlockSize{Min: 512, Preferred: 4096}, ReadOnly: true}
+	bare := block.Info{Size: 512 << 10, Block: block.BlockSize{Min: 512, Preferred: 4096}, ReadOnly: true}
 	count := func(i block.Info) (n int) {
 		for _, c := range checks {
 			if c.applies(&s, i) {

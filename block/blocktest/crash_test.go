@@ -26,7 +26,7 @@ func TestCrashDevicePassesTheSuite(t *testing.T) {
 		Suite{
 			Name: fmt.Sprint("unit", unit),
 			Open: func(testing.TB) block.Device {
-				last = NewCrashDevice(1<<20, unit)
+				last = NewCrashDevice(512<<10, unit)
 				return last
 			},
 			Crash: func(testing.TB) block.Device { return last.Crash(rand.New(rand.NewPCG(1, 1))) },
@@ -35,7 +35,7 @@ func TestCrashDevicePassesTheSuite(t *testing.T) {
 }
 
 func TestDurabilityPassesTheSuite(t *testing.T) {
-	Suite{Open: func(t testing.TB) block.Device { return NewDurability(t, NewCrashDevice(1<<20, 512)) }}.Run(t)
+	Suite{Open: func(t testing.TB) block.Device { return NewDurability(t, NewCrashDevice(512<<10, 512)) }}.Run(t)
 }
 
 // survivors lists the distinct contents of [0, n) that crashes leave behind.

@@ -14,7 +14,7 @@ func TestFaultDeviceWithoutFaultsPassesTheSuite(t *testing.T) {
 	var last *ref
 	Suite{
 		Open: func(t testing.TB) block.Device {
-			last = newRef(t, 1<<20, 512)
+			last = newRef(t, 512<<10, 512)
 			return NewFaultDevice(last, nil, nil)
 		},
 		Reopen: func(t testing.TB) block.Device { return NewFaultDevice(last.reopen(t), nil, nil) },
@@ -22,7 +22,7 @@ func TestFaultDeviceWithoutFaultsPassesTheSuite(t *testing.T) {
 }
 
 func TestFaultDeviceHidesTheFileRange(t *testing.T) {
-	d := NewFaultDevice(newRef(t, 1<<20, 512), nil, nil)
+	d := NewFaultDevice(newRef(t, 512<<10, 512), nil, nil)
 	defer func() { must(t, d.Close()) }()
 	if d.Info().Has(block.CapFileRange) {
 		t.Error("CapFileRange leads past the injectors")
@@ -54,7 +54,7 @@ func TestErrorsBeforeAndAfter(t *testing.T) {
 
 func TestEveryPowerMeetsTheInjector(t *testing.T) {
 	met := map[OpKind]Op{}
-	d := NewFaultDevice(newRef(t, 1<<20, 512), InjectorFunc(func(op Op) error {
+	d := NewFaultDevice(newRef(t, 512<<10, 512), InjectorFunc(func(op Op) error {
 		met[op.Kind] = op
 		return errSome
 	}), nil)

@@ -169,7 +169,7 @@ func runMutant(t *testing.T, b bug, name string) {
 	}
 	s := Suite{Open: func(testing.TB) block.Device {
 		m := b.make()
-		m.ref = newRef(t, 1<<20, unit)
+		m.ref = newRef(t, 512<<10, unit)
 		return m
 	}}
 	for range 5 {
@@ -564,7 +564,7 @@ var bugs = []bug{
 	}, false},
 	{"parallel writes share a buffer", []string{"parallel-disjoint"}, func() *mutant {
 		var mu sync.Mutex
-		shared := make([]byte, 1<<20)
+		shared := make([]byte, 512<<10)
 		return &mutant{write: func(d *ref, p []byte, off int64, f block.Flags) error {
 			mu.Lock()
 			copy(shared, p)

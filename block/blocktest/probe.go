@@ -3,7 +3,6 @@ package blocktest
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
@@ -145,18 +144,28 @@ func (p *probe) initial(off, n int64) []byte {
 	return out
 }
 
-// pattern makes n bytes, none of them zero, that differ by seed and position.
-func pattern(seed, n int64) []byte {
-	const odd = 0x0101010101010101
-	out := make([]byte, n+7)
-	x := uint64(seed)*0x9e3779b97f4a7c15 + 0x1234567
-	for i := int64(0); i < n; i += 8 {
+// noise is what patterns are cut from. Its length is prime, so that blocks and
+// sectors of one pattern differ.
+var noise = func() []byte {
+	p := make([]byte, 131071)
+	x := uint64(0x9e3779b97f4a7c15)
+	for i := range p {
 		x ^= x << 13
 		x ^= x >> 7
 		x ^= x << 17
-		binary.LittleEndian.PutUint64(out[i:], x|odd)
+		p[i] = byte(x>>32) | 1
 	}
-	return out[:n:n]
+	return p
+}()
+
+// pattern makes n bytes, none of them zero, that differ by seed and position.
+func pattern(seed, n int64) []byte {
+	out := make([]byte, n)
+	at := int64(uint64(seed) * 7919 % uint64(len(noise)))
+	for done := int64(0); done < n; at = 0 {
+		done += int64(copy(out[done:], noise[at:]))
+	}
+	return out
 }
 
 var zeroPage [4096]byte

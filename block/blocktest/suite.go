@@ -11,8 +11,8 @@ import (
 
 // MinSize is the least number of bytes that Suite.Open's Device must have; it
 // must have 32 times Info().Block.Min, too. Tests are fastest with Devices of
-// one to two MiB.
-const MinSize = 1 << 20
+// that size to two MiB.
+const MinSize = 512 << 10
 
 // Suite describes a kind of Device to the conformance tests.
 type Suite struct {

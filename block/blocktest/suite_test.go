@@ -27,7 +27,7 @@ func TestSuitePassesOnARightDevice(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		size, unit int64
-	}{{"bytes", 1<<20 + 333, 1}, {"pages", 2<<20 + 4096, 4096}, {"clusters", 2 << 20, 65536}} {
+	}{{"bytes", 512<<10 + 333, 1}, {"pages", 512<<10 + 4096, 4096}, {"clusters", 2 << 20, 65536}} {
 		s := refSuite(c.size, c.unit)
 		s.Name = c.name
 		s.OddSize = c.unit == 1
@@ -36,12 +36,12 @@ func TestSuitePassesOnARightDevice(t *testing.T) {
 }
 
 func TestSuitePassesOnAReadOnlyDevice(t *testing.T) {
-	content := pattern(1, 1<<20)
+	content := pattern(1, 512<<10)
 	Suite{
 		ReadOnly: true,
 		Content:  content,
 		Open: func(t testing.TB) block.Device {
-			d := newRef(t, 2<<20, 512)
+			d := newRef(t, 1<<20, 512)
 			if err := d.WriteAt(context.Background(), content, 0, 0); err != nil {
 				t.Fatal(err)
 			}
@@ -69,8 +69,8 @@ func (c core) WriteAt(ctx context.Context, p []byte, off int64, flags block.Flag
 }
 
 func TestSuitePassesOnABareDevice(t *testing.T) {
-	s := refSuite(1<<20, 512)
-	s.Open = func(t testing.TB) block.Device { return core{newRef(t, 1<<20, 512)} }
+	s := refSuite(512<<10, 512)
+	s.Open = func(t testing.TB) block.Device { return core{newRef(t, 512<<10, 512)} }
 	s.Reopen = nil
 	s.Run(t)
 }
