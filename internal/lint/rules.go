@@ -15,6 +15,7 @@ var Rules = []Rule{
 	{"docs", quick(docs)},
 	{"words", quick(words)},
 	{"code", quick(code)},
+	{"requirements", quick(requirements)},
 	{"gofmt", quick(gofmt)},
 	{"tags", quick(tags)},
 	{"vet", vet},
