@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sluice/block"
 )
@@ -26,6 +28,7 @@ type handshake struct {
 	tls  *tls.ConnectionState // nil before STARTTLS
 
 	noZeroes   bool
+	plain      bool // the client knows EXPORT_NAME alone (not fixed newstyle)
 	structured bool
 	extended   bool
 	contexts   *contextSet // of the last SET_META_CONTEXT, or nil
@@ -107,9 +110,7 @@ func (h *handshake) greet() error {
 	if unknown := flags &^ uint32(handshakeFixedNewstyle|handshakeNoZeroes); unknown != 0 {
 		return fmt.Errorf("client set unknown flags %#x", unknown)
 	}
-	if flags&uint32(handshakeFixedNewstyle) == 0 {
-		return errors.New("client does not speak the fixed newstyle protocol")
-	}
+	h.plain = flags&uint32(handshakeFixedNewstyle) == 0
 	h.noZeroes = flags&uint32(handshakeNoZeroes) != 0
 	return nil
 }
@@ -124,6 +125,9 @@ func (h *handshake) option(ctx context.Context) error {
 		return fmt.Errorf("option has magic %#x", magic)
 	}
 	opt, length := option(be.Uint32(p[8:])), be.Uint32(p[12:])
+	if h.plain && opt != optExportName {
+		return fmt.Errorf("option %d from a client that does not speak the fixed newstyle protocol", uint32(opt))
+	}
 	if length > maxOptionLength {
 		return h.skipOption(opt, length)
 	}
@@ -163,6 +167,9 @@ func (h *handshake) skipOption(opt option, length uint32) error {
 	if _, err := io.CopyN(io.Discard, h.conn, int64(length)); err != nil {
 		return gone(err)
 	}
+	if opt == optSetMetaContext {
+		h.contexts = nil // it replaces the selection also when it fails
+	}
 	return h.reject(opt, repErrTooBig, "%d bytes of option data are too many", length)
 }
 
@@ -190,10 +197,17 @@ func (h *handshake) reject(opt option, typ optionReply, format string, args ...a
 	return h.reply(opt, typ, []byte(clip(text)))
 }
 
-// clip cuts a text to what a string may be on the wire.
+// clip makes a text what a string may be on the wire: at most 4096 bytes of
+// UTF-8 without NUL.
 func clip(text string) string {
-	if len(text) > maxString {
-		text = text[:maxString]
+	if checkString(text) == nil {
+		return text
+	}
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\x00", "?")
+	for n := maxString; n < len(text); n-- {
+		if utf8.RuneStart(text[n]) {
+			return text[:n]
+		}
 	}
 	return text
 }

@@ -246,14 +246,16 @@ func (h *handshake) open(ctx context.Context, name string) (*agreement, error) {
 
 // refuseExport maps a catalog's error to a reply.
 func (h *handshake) refuseExport(opt option, name string, err error) error {
+	// TLS_REQD is an answer to INFO and GO alone (proto.md, "SELECTIVETLS mode").
+	needsTLS := h.srv.cfg.TLSMode == TLSOptional && h.tls == nil && (opt == optInfo || opt == optGo)
 	switch block.KindOf(err) {
 	case block.NotFound:
-		if h.srv.cfg.TLSMode == TLSOptional && h.tls == nil {
+		if needsTLS {
 			return h.reject(opt, repErrTLSRequired, "export %q is not there without TLS", name)
 		}
 		return h.reject(opt, repErrUnknown, "%v", err)
 	case block.Permission, block.Busy:
-		if h.srv.cfg.TLSMode == TLSOptional && h.tls == nil {
+		if needsTLS {
 			return h.reject(opt, repErrTLSRequired, "export %q needs TLS", name)
 		}
 		return h.reject(opt, repErrPolicy, "%v", err)

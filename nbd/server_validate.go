@@ -102,7 +102,13 @@ func (c *serverConn) validateRange(req request) fault {
 		}
 		return bad(code, block.OutOfRange, "%d bytes at %d do not fit into %d", req.length, req.offset, c.size)
 	}
+	if m := uint64(c.dev.Info.Block.Min); m > 1 && (req.offset|req.length)&(m-1) != 0 {
+		// Here and not in the device, which would be given pieces of it.
+		return bad(wireEINVAL, block.Invalid, "%d bytes at %d are not aligned to %d", req.length, req.offset, m)
+	}
 	switch {
+	case req.cmd == cmdRead && req.length > maxPayload && c.structured:
+		return bad(wireEOVERFLOW, block.Invalid, "%d bytes are more than the maximum of %d", req.length, maxPayload)
 	case (req.cmd == cmdRead || req.cmd == cmdWrite) && req.length > maxPayload:
 		return bad(wireEINVAL, block.Invalid, "%d bytes are more than the maximum of %d", req.length, maxPayload)
 	case req.cmd == cmdBlockStatus && req.length == 0:
