@@ -2,7 +2,6 @@ package file
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -46,7 +45,7 @@ type creation struct {
 	folder *os.File
 	base   string
 	fd     int
-	named  bool // the file has its name already
+	named  bool // the file has its name, or gets it when it is opened
 }
 
 func (c *creation) run(ctx context.Context, opts block.CreateOptions) (err error) {
@@ -56,7 +55,9 @@ func (c *creation) run(ctx context.Context, opts block.CreateOptions) (err error
 	defer func() {
 		_ = unix.Close(c.fd) // it was synced
 		if err != nil && c.named {
-			err = errors.Join(err, unix.Unlinkat(c.folderFD(), c.base, 0))
+			if left := unix.Unlinkat(c.folderFD(), c.base, 0); left != nil {
+				err = fmt.Errorf("%w; it could not be removed again: %w", err, left)
+			}
 		}
 	}()
 	if err := c.fill(ctx, opts); err != nil {
@@ -78,11 +79,13 @@ func (c *creation) run(ctx context.Context, opts block.CreateOptions) (err error
 func (c *creation) folderFD() int { return int(c.folder.Fd()) }
 
 func (c *creation) open() (err error) {
-	c.fd, err = unix.Openat(c.folderFD(), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
-	if err != unix.EOPNOTSUPP && err != unix.EISDIR && err != unix.ENOENT {
-		return err
+	if !c.named {
+		c.fd, err = unix.Openat(c.folderFD(), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+		if err != unix.EOPNOTSUPP && err != unix.EISDIR && err != unix.ENOENT {
+			return err
+		}
+		c.named = true
 	}
-	c.named = true
 	c.fd, err = unix.Openat(c.folderFD(), c.base, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
 	return err
 }

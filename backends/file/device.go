@@ -1,6 +1,7 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -52,7 +53,7 @@ func (d *Device) Close() error {
 	return d.gate.Close(func() error {
 		err := unix.Close(d.fd)
 		if d.cached >= 0 {
-			err = errors.Join(err, unix.Close(d.cached))
+			err = cmp.Or(err, unix.Close(d.cached))
 		}
 		return block.Wrap(err, "close", d.path, -1)
 	})

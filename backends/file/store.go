@@ -1,6 +1,7 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -160,7 +161,7 @@ func (s *Store) openFD(name string, flags int) (int, error) {
 		return -1, plain(err)
 	}
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	return fd, errors.Join(err, f.Close())
+	return fd, cmp.Or(err, f.Close())
 }
 
 // Remove deletes an image. A folder is refused.
@@ -183,7 +184,7 @@ func (s *Store) Remove(_ context.Context, name string) error {
 
 // Rename gives an image another name and replaces what had that.
 func (s *Store) Rename(_ context.Context, from, to string) error {
-	if err := errors.Join(s.check("rename", from), s.check("rename", to)); err != nil {
+	if err := cmp.Or(s.check("rename", from), s.check("rename", to)); err != nil {
 		return err
 	}
 	if err := s.root.Rename(from, to); err != nil {
@@ -191,14 +192,14 @@ func (s *Store) Rename(_ context.Context, from, to string) error {
 	}
 	err := s.syncFolder(to)
 	if path.Dir(from) != path.Dir(to) {
-		err = errors.Join(err, s.syncFolder(from))
+		err = cmp.Or(err, s.syncFolder(from))
 	}
 	return s.fail("rename", from, err)
 }
 
 // Link gives an image a second name.
 func (s *Store) Link(_ context.Context, from, to string) error {
-	if err := errors.Join(s.check("link", from), s.check("link", to)); err != nil {
+	if err := cmp.Or(s.check("link", from), s.check("link", to)); err != nil {
 		return err
 	}
 	if err := s.root.Link(from, to); err != nil {
@@ -227,5 +228,5 @@ func (s *Store) syncFolder(name string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return cmp.Or(f.Sync(), f.Close())
 }

@@ -58,3 +58,12 @@ func (g *Gate) Close(free func() error) error {
 	})
 	return err
 }
+
+// Inside is how many calls are in progress, for tests and metrics.
+func (g *Gate) Inside() int64 {
+	n := g.inside.Load()
+	if n < 0 {
+		n -= shut
+	}
+	return n
+}

@@ -1,0 +1,48 @@
+package file
+
+import (
+	"testing"
+
+	"sluice/block"
+	"sluice/block/buffer"
+)
+
+func alignedBytes(n int) []byte { return buffer.Get(n).B }
+
+func benchmark(b *testing.B, n int, f func(d *Device, p []byte, off int64) error) {
+	const size = 64 << 20
+	d := openFile(b, newFile(b, b.TempDir(), size), block.OpenOptions{})
+	b.Cleanup(func() { _ = d.Close() })
+	p := alignedBytes(1 << 20)
+	for off := int64(0); off < size; off += 1 << 20 {
+		if err := d.WriteAt(ctx, p, off, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	p = p[:n]
+	b.SetBytes(int64(n))
+	b.ReportAllocs()
+	off := int64(0)
+	for b.Loop() {
+		if err := f(d, p, off); err != nil {
+			b.Fatal(err)
+		}
+		off = (off + int64(n)) % size
+	}
+}
+
+func BenchmarkRead4K(b *testing.B) {
+	benchmark(b, 4096, func(d *Device, p []byte, off int64) error { return d.ReadAt(ctx, p, off) })
+}
+
+func BenchmarkNowait4K(b *testing.B) {
+	benchmark(b, 4096, func(d *Device, p []byte, off int64) error { return d.ReadNowait(p, off) })
+}
+
+func BenchmarkRead1M(b *testing.B) {
+	benchmark(b, 1<<20, func(d *Device, p []byte, off int64) error { return d.ReadAt(ctx, p, off) })
+}
+
+func BenchmarkWrite4K(b *testing.B) {
+	benchmark(b, 4096, func(d *Device, p []byte, off int64) error { return d.WriteAt(ctx, p, off, 0) })
+}
