@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 )
 
@@ -124,7 +125,8 @@ func (e *Error) Error() string {
 		s += fmt.Sprintf(" at %d", e.Off)
 	}
 	if e.Err != nil {
-		return s + ": " + e.Err.Error()
+		cause := strings.TrimSpace(e.Err.Error()) // joined errors and tools' output have more lines
+		return s + ": " + strings.ReplaceAll(cause, "\n", "; ")
 	}
 	return s + ": " + e.Kind.String()
 }

@@ -84,6 +84,7 @@ func TestErrorText(t *testing.T) {
 		{Errorf(NotFound, "open", "a/b", -1, ""), "open a/b: not found"},
 		{Wrap(syscall.EIO, "read", "lun", 0), "read lun at 0: input/output error"},
 		{Wrap(Errorf(NoSpace, "write", "inner", 1, ""), "copy", "outer", 2), "write inner at 1: no space left"},
+		{Wrap(errors.Join(syscall.EIO, NoSpace), "close", "lun", -1), "close lun: input/output error; no space left"},
 		{Wrap(Errorf(NoSpace, "write", "", 1, ""), "copy", "outer", -1), "copy outer: write at 1: no space left"},
 	} {
 		if got := c.err.Error(); got != c.want {
