@@ -334,9 +334,8 @@ func (l *clientLane) run(life context.Context, link *clientLink) {
 	defer close(l.gone)
 	defer close(l.takeOver)
 	for brief := -1; ; {
-		since := time.Now()
-		err := l.read(link)
-		if brief++; time.Since(since) > clientMaxDelay {
+		served, err := l.read(link)
+		if brief++; served > 0 {
 			brief = 0
 		}
 		l.client.leave(link)
@@ -355,17 +354,18 @@ func (l *clientLane) run(life context.Context, link *clientLink) {
 	}
 }
 
-// read reads replies until the connection ends.
-func (l *clientLane) read(link *clientLink) error {
+// read reads replies until the connection ends, and counts them.
+func (l *clientLane) read(link *clientLink) (served int, err error) {
 	r := clientReplies{
 		stream:    link.stream,
 		mode:      link.mode,
 		slots:     l.slots,
 		awaitLong: l.awaitLong,
-		finish:    func(s *clientSlot) { l.finish(link, s) },
+		finish:    func(s *clientSlot) { served++; l.finish(link, s) },
 		hold:      l.client.cfg.Reconnect != NoReconnect && !l.client.isClosing(),
 	}
-	return r.run()
+	err = r.run()
+	return served, err
 }
 
 // drain collects all slots, so that nothing is in flight, until the lane ends or

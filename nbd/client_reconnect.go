@@ -34,7 +34,7 @@ const (
 
 // reconnect makes a lane's next connection after a loss, or says why there will
 // be none. The first attempt comes at once, unless the connections before, as many
-// as brief says, had hardly lived.
+// as brief says, ended before they had answered anything.
 func (c *Client) reconnect(life context.Context, lost error, brief int) (*clientLink, error) {
 	describe := clientDescribe(lost)
 	if c.cfg.Reconnect == NoReconnect || errors.Is(lost, ErrProtocol) {

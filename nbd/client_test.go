@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"sluice/block"
@@ -267,17 +268,18 @@ func TestClientErrors(t *testing.T) {
 	}
 	for name, mode := range fakeModes {
 		t.Run(name, func(t *testing.T) {
-			var code wireError
+			var now atomic.Uint32
 			s := newFakeServer(t, 1<<20)
 			mode(s)
 			s.serve = func(c *fakeConn) {
 				c.memory(func(r request, _ []byte) bool {
-					c.fail(r, code, "the\tmedium\x01 is gone")
+					c.fail(r, wireError(now.Load()), "the\tmedium\x01 is gone")
 					return true
 				})
 			}
 			c := s.start().dial(ClientConfig{})
-			for code = range kinds {
+			for code := range kinds {
+				now.Store(uint32(code))
 				err := c.ReadAt(background, make([]byte, 100), 4096)
 				wantKind(t, err, kinds[code])
 				want := fmt.Errorf("read %s at 4096: %w", s.uri(), code).Error()
@@ -288,7 +290,7 @@ func TestClientErrors(t *testing.T) {
 					t.Errorf("%q, want %q", err, want)
 				}
 			}
-			code = wireEPERM
+			now.Store(uint32(wireEPERM))
 			wantKind(t, c.WriteAt(background, make([]byte, 100), 0, 0), block.ReadOnly)
 		})
 	}
