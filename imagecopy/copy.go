@@ -196,6 +196,7 @@ func (c *copier) move(ctx context.Context, j job, p []byte) error {
 		}
 		p, off = p[n:], off+int64(n)
 	}
+	c.writeBack(j.off, j.n)
 	return nil
 }
 
