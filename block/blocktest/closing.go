@@ -36,9 +36,9 @@ func (p *probe) closed() {
 		}
 		p.kinds(err, r.name+" after close", block.Closed)
 	}
-	p.kinds(p.dev.Flush(p.ctx), "flush after close", block.Closed)
+	p.kinds(p.dev.Flush(background), "flush after close", block.Closed)
 	if p.dev.Resizer != nil && !p.info.ReadOnly {
-		p.kinds(p.dev.Resizer.Resize(p.ctx, p.info.Size), "resize after close", block.Closed)
+		p.kinds(p.dev.Resizer.Resize(background, p.info.Size), "resize after close", block.Closed)
 	}
 	if p.dev.Ranger != nil {
 		if _, ok := p.dev.Ranger.PinRange(0, p.unit); ok {
@@ -66,15 +66,15 @@ func (u *closeUser) run() {
 	for i := 0; ; i++ {
 		buf := bytes.Repeat([]byte{0xa5}, len(u.want))
 		u.current.Store(&buf)
-		err := u.p.dev.ReadAt(u.p.ctx, buf, u.off)
+		err := u.p.dev.ReadAt(background, buf, u.off)
 		if err == nil && !bytes.Equal(buf, u.want) {
 			u.p.t.Errorf("read wrong data at %d while the device was closed", u.off)
 		}
 		if err == nil && writes {
-			err = u.p.dev.WriteAt(u.p.ctx, u.want, u.off, 0)
+			err = u.p.dev.WriteAt(background, u.want, u.off, 0)
 		}
 		if err == nil && i%4 == 3 {
-			err = u.p.dev.Flush(u.p.ctx)
+			err = u.p.dev.Flush(background)
 		}
 		if i == 1 {
 			close(u.started)
@@ -140,12 +140,12 @@ func checkPersistence(p *probe) {
 	p.write(0, pattern(1, p.win))
 	p.write(size-p.block, pattern(2, p.block))
 	if p.dev.Zeroer != nil {
-		p.ok(p.dev.Zeroer.WriteZeroes(p.ctx, p.block, 2*p.block, block.MayUnmap), "write zeroes")
+		p.ok(p.dev.Zeroer.WriteZeroes(background, p.block, 2*p.block, block.MayUnmap), "write zeroes")
 	} else {
 		p.write(p.block, make([]byte, 2*p.block))
 	}
 	want, tail := p.read(0, p.win), p.read(size-p.block, p.block)
-	p.ok(p.dev.Flush(p.ctx), "flush")
+	p.ok(p.dev.Flush(background), "flush")
 	p.ok(p.dev.Close(), "close")
 
 	again := p.s.Reopen(p.t)
@@ -155,7 +155,7 @@ func checkPersistence(p *probe) {
 	expectDev(p.t, again, 0, want, "opened again")
 	expectDev(p.t, again, size-p.block, tail, "the end, opened again")
 	writeDev(p.t, again, 0, pattern(3, p.block), 0)
-	p.ok(again.Flush(p.ctx), "flush")
+	p.ok(again.Flush(background), "flush")
 	p.ok(again.Close(), "close")
 
 	third := p.s.Reopen(p.t)

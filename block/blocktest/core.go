@@ -66,7 +66,7 @@ func checkEdges(p *probe) {
 		p.expect(lo, want, fmt.Sprintf("after a write of %d bytes at %d", at.n, at.off))
 		p.expect(at.off, data, "the written bytes alone")
 	}
-	p.ok(p.dev.Flush(p.ctx), "flush")
+	p.ok(p.dev.Flush(background), "flush")
 	last := places[len(places)-1]
 	p.expect(last.off, pattern(int64(len(places)), last.n), "after a flush")
 }
@@ -100,7 +100,7 @@ func checkLarge(p *probe) {
 		return
 	}
 	over := make([]byte, limit+p.unit)
-	if err := p.dev.ReadAt(p.ctx, over, 0); err != nil {
+	if err := p.dev.ReadAt(background, over, 0); err != nil {
 		p.kinds(err, "read longer than Block.Max", block.Invalid)
 	} else if !bytes.Equal(over[:n], data) {
 		p.t.Errorf("a read longer than Block.Max returned other bytes")
@@ -121,28 +121,28 @@ func (p *probe) requests() []request {
 	r := p.dev
 	if !p.info.ReadOnly {
 		list = append(list, request{"write", func(off int64, n int) error {
-			return r.WriteAt(p.ctx, pattern(9, int64(n)), off, 0)
+			return r.WriteAt(background, pattern(9, int64(n)), off, 0)
 		}})
 		if r.Zeroer != nil {
 			list = append(list, request{"write zeroes", func(off int64, n int) error {
-				return r.Zeroer.WriteZeroes(p.ctx, off, int64(n), 0)
+				return r.Zeroer.WriteZeroes(background, off, int64(n), 0)
 			}})
 		}
 		if r.Discarder != nil {
 			list = append(list, request{"discard", func(off int64, n int) error {
-				return r.Discarder.Discard(p.ctx, off, int64(n), 0)
+				return r.Discarder.Discard(background, off, int64(n), 0)
 			}})
 		}
 	}
 	if r.Extenter != nil {
 		list = append(list, request{"extents", func(off int64, n int) error {
-			_, err := r.Extenter.Extents(p.ctx, off, int64(n), make([]block.Extent, 0, 4))
+			_, err := r.Extenter.Extents(background, off, int64(n), make([]block.Extent, 0, 4))
 			return err
 		}})
 	}
 	if r.Prefetch != nil {
 		list = append(list, request{"prefetch", func(off int64, n int) error {
-			return r.Prefetch.Prefetch(p.ctx, off, int64(n))
+			return r.Prefetch.Prefetch(background, off, int64(n))
 		}})
 	}
 	if r.Nowaiter != nil {
@@ -156,7 +156,7 @@ func (p *probe) requests() []request {
 // untouchedRead reads and asserts that a failed read left the buffer alone.
 func (p *probe) untouchedRead(off int64, n int) error {
 	buf := bytes.Repeat([]byte{0xa5}, n)
-	err := p.dev.ReadAt(p.ctx, buf, off)
+	err := p.dev.ReadAt(background, buf, off)
 	if err != nil && !bytes.Equal(buf, bytes.Repeat([]byte{0xa5}, n)) {
 		p.t.Errorf("a failed read of %d bytes at %d changed the buffer", n, off)
 	}
@@ -174,7 +174,7 @@ func checkEmptyRequests(p *probe) {
 		p.kinds(r.call(size+p.unit, 0), r.name+" of nothing beyond the end", block.OutOfRange)
 		p.kinds(r.call(-p.unit, 0), r.name+" of nothing at a negative offset", block.OutOfRange)
 	}
-	if err := p.dev.ReadAt(p.ctx, nil, 0); err != nil {
+	if err := p.dev.ReadAt(background, nil, 0); err != nil {
 		p.t.Errorf("read into nil: %v", err)
 	}
 	p.expect(0, p.initial(0, p.win), "after empty requests")
@@ -209,20 +209,20 @@ func (p *probe) longRequests() {
 	for _, at := range []struct{ off, n int64 }{{0, top}, {p.unit, top}, {0, -p.unit}, {2 * p.unit, -p.unit}, {p.info.Size, top}} {
 		what := fmt.Sprintf("%d bytes at %d", at.n, at.off)
 		if p.dev.Extenter != nil {
-			_, err := p.dev.Extenter.Extents(p.ctx, at.off, at.n, make([]block.Extent, 0, 4))
+			_, err := p.dev.Extenter.Extents(background, at.off, at.n, make([]block.Extent, 0, 4))
 			p.kinds(err, "extents of "+what, block.OutOfRange)
 		}
 		if p.dev.Prefetch != nil {
-			p.kinds(p.dev.Prefetch.Prefetch(p.ctx, at.off, at.n), "prefetch of "+what, block.OutOfRange)
+			p.kinds(p.dev.Prefetch.Prefetch(background, at.off, at.n), "prefetch of "+what, block.OutOfRange)
 		}
 		if p.info.ReadOnly {
 			continue
 		}
 		if p.dev.Zeroer != nil {
-			p.kinds(p.dev.Zeroer.WriteZeroes(p.ctx, at.off, at.n, 0), "write zeroes of "+what, block.OutOfRange)
+			p.kinds(p.dev.Zeroer.WriteZeroes(background, at.off, at.n, 0), "write zeroes of "+what, block.OutOfRange)
 		}
 		if p.dev.Discarder != nil {
-			p.kinds(p.dev.Discarder.Discard(p.ctx, at.off, at.n, 0), "discard of "+what, block.OutOfRange)
+			p.kinds(p.dev.Discarder.Discard(background, at.off, at.n, 0), "discard of "+what, block.OutOfRange)
 		}
 	}
 }
@@ -247,16 +247,16 @@ func checkUnknownFlags(p *probe) {
 	const alien = block.Flags(1 << 7)
 	data := pattern(3, p.unit)
 	for _, f := range []block.Flags{block.MayUnmap, block.FastOnly, alien, alien | block.FUA} {
-		p.kinds(p.dev.WriteAt(p.ctx, data, 0, f), fmt.Sprintf("write with flags %#x", f), block.Invalid)
+		p.kinds(p.dev.WriteAt(background, data, 0, f), fmt.Sprintf("write with flags %#x", f), block.Invalid)
 	}
 	if p.dev.Zeroer != nil {
 		for _, f := range []block.Flags{alien, alien | block.MayUnmap, 1 << 3} {
-			p.kinds(p.dev.Zeroer.WriteZeroes(p.ctx, 0, p.unit, f), fmt.Sprintf("write zeroes with flags %#x", f), block.Invalid)
+			p.kinds(p.dev.Zeroer.WriteZeroes(background, 0, p.unit, f), fmt.Sprintf("write zeroes with flags %#x", f), block.Invalid)
 		}
 	}
 	if p.dev.Discarder != nil {
 		for _, f := range []block.Flags{alien, block.FastOnly, block.MayUnmap} {
-			p.kinds(p.dev.Discarder.Discard(p.ctx, 0, p.unit, f), fmt.Sprintf("discard with flags %#x", f), block.Invalid)
+			p.kinds(p.dev.Discarder.Discard(background, 0, p.unit, f), fmt.Sprintf("discard with flags %#x", f), block.Invalid)
 		}
 	}
 	p.expect(0, p.initial(0, p.win), "after unknown flags")
@@ -266,39 +266,39 @@ func checkUnknownFlags(p *probe) {
 func checkFUA(p *probe) {
 	data := pattern(4, p.block)
 	if !p.info.Has(block.CapFUA) {
-		p.kinds(p.dev.WriteAt(p.ctx, data, 0, block.FUA), "write with FUA without CapFUA", block.Invalid)
+		p.kinds(p.dev.WriteAt(background, data, 0, block.FUA), "write with FUA without CapFUA", block.Invalid)
 		if p.dev.Zeroer != nil {
-			p.kinds(p.dev.Zeroer.WriteZeroes(p.ctx, 0, p.block, block.FUA), "zeroes with FUA without CapFUA", block.Invalid)
+			p.kinds(p.dev.Zeroer.WriteZeroes(background, 0, p.block, block.FUA), "zeroes with FUA without CapFUA", block.Invalid)
 		}
 		if p.dev.Discarder != nil {
-			p.kinds(p.dev.Discarder.Discard(p.ctx, 0, p.block, block.FUA), "discard with FUA without CapFUA", block.Invalid)
+			p.kinds(p.dev.Discarder.Discard(background, 0, p.block, block.FUA), "discard with FUA without CapFUA", block.Invalid)
 		}
 		p.expect(0, p.initial(0, p.block), "after refused FUA")
 		return
 	}
-	p.ok(p.dev.WriteAt(p.ctx, data, p.block, block.FUA), "write with FUA")
+	p.ok(p.dev.WriteAt(background, data, p.block, block.FUA), "write with FUA")
 	p.expect(p.block, data, "after FUA")
 	if p.dev.Discarder != nil {
-		p.ok(p.dev.Discarder.Discard(p.ctx, 2*p.block, p.block, block.FUA), "discard with FUA")
+		p.ok(p.dev.Discarder.Discard(background, 2*p.block, p.block, block.FUA), "discard with FUA")
 	}
 	p.expect(p.block, data, "after discarding the neighbour with FUA")
-	p.ok(p.dev.WriteAt(p.ctx, nil, 0, block.FUA), "empty write with FUA")
+	p.ok(p.dev.WriteAt(background, nil, 0, block.FUA), "empty write with FUA")
 }
 
 func checkReadOnly(p *probe) {
 	data := pattern(5, p.block)
-	p.kinds(p.dev.WriteAt(p.ctx, data, 0, 0), "write", block.ReadOnly)
+	p.kinds(p.dev.WriteAt(background, data, 0, 0), "write", block.ReadOnly)
 	if p.dev.Zeroer != nil {
-		p.kinds(p.dev.Zeroer.WriteZeroes(p.ctx, 0, p.block, 0), "write zeroes", block.ReadOnly)
-		p.kinds(p.dev.Zeroer.WriteZeroes(p.ctx, 0, p.block, block.MayUnmap), "write zeroes", block.ReadOnly)
+		p.kinds(p.dev.Zeroer.WriteZeroes(background, 0, p.block, 0), "write zeroes", block.ReadOnly)
+		p.kinds(p.dev.Zeroer.WriteZeroes(background, 0, p.block, block.MayUnmap), "write zeroes", block.ReadOnly)
 	}
 	if p.dev.Discarder != nil {
-		p.kinds(p.dev.Discarder.Discard(p.ctx, 0, p.block, 0), "discard", block.ReadOnly)
+		p.kinds(p.dev.Discarder.Discard(background, 0, p.block, 0), "discard", block.ReadOnly)
 	}
 	if p.dev.Resizer != nil {
-		p.kinds(p.dev.Resizer.Resize(p.ctx, p.info.Size+p.unit), "resize", block.ReadOnly)
+		p.kinds(p.dev.Resizer.Resize(background, p.info.Size+p.unit), "resize", block.ReadOnly)
 	}
-	p.ok(p.dev.Flush(p.ctx), "flush")
+	p.ok(p.dev.Flush(background), "flush")
 	p.expect(0, p.initial(0, p.win), "after refused changes")
 }
 

@@ -2,7 +2,6 @@ package blocktest
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -10,8 +9,6 @@ import (
 
 	"sluice/block"
 )
-
-var ctx = context.Background()
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -53,7 +50,7 @@ func survivors(t *testing.T, d *CrashDevice, n int64) [][]byte {
 
 func TestUnflushedSectorsSurviveInAnyCombination(t *testing.T) {
 	d := NewCrashDevice(4096, 512)
-	must(t, d.WriteAt(ctx, pattern(1, 1536), 0, 0))
+	must(t, d.WriteAt(background, pattern(1, 1536), 0, 0))
 	if got := survivors(t, d, 4096); len(got) != 8 {
 		t.Errorf("%d outcomes of three unflushed sectors, want 8", len(got))
 	}
@@ -62,7 +59,7 @@ func TestUnflushedSectorsSurviveInAnyCombination(t *testing.T) {
 func TestRewrittenSectorSurvivesInAnyVersion(t *testing.T) {
 	d := NewCrashDevice(512, 512)
 	for i := range int64(3) {
-		must(t, d.WriteAt(ctx, pattern(i, 512), 0, 0))
+		must(t, d.WriteAt(background, pattern(i, 512), 0, 0))
 	}
 	if got := survivors(t, d, 512); len(got) != 4 {
 		t.Errorf("%d outcomes of a sector written three times, want 4", len(got))
@@ -71,11 +68,11 @@ func TestRewrittenSectorSurvivesInAnyVersion(t *testing.T) {
 
 func TestFlushedAndFUASurvive(t *testing.T) {
 	d := NewCrashDevice(4096, 512)
-	must(t, d.WriteAt(ctx, pattern(1, 512), 0, 0))
-	must(t, d.Flush(ctx))
-	must(t, d.WriteAt(ctx, pattern(2, 512), 512, block.FUA))
-	must(t, d.WriteAt(ctx, pattern(3, 512), 1024, 0))
-	must(t, d.WriteZeroes(ctx, 0, 512, block.FUA))
+	must(t, d.WriteAt(background, pattern(1, 512), 0, 0))
+	must(t, d.Flush(background))
+	must(t, d.WriteAt(background, pattern(2, 512), 512, block.FUA))
+	must(t, d.WriteAt(background, pattern(3, 512), 1024, 0))
+	must(t, d.WriteZeroes(background, 0, 512, block.FUA))
 	want := append(make([]byte, 512), pattern(2, 512)...)
 	got := survivors(t, d, 4096)
 	if len(got) != 2 {
@@ -90,15 +87,15 @@ func TestFlushDoesNotCoverWritesInFlight(t *testing.T) {
 	d := NewCrashDevice(4096, 512)
 	d.inFlight = func() {
 		d.inFlight = nil
-		must(t, d.Flush(ctx))
+		must(t, d.Flush(background))
 	}
-	must(t, d.WriteAt(ctx, pattern(1, 512), 0, 0))
+	must(t, d.WriteAt(background, pattern(1, 512), 0, 0))
 	if got := survivors(t, d, 512); len(got) != 2 {
 		t.Errorf("%d outcomes, want 2: the flush came before the write had completed", len(got))
 	}
 	flushed := NewCrashDevice(4096, 512)
-	must(t, flushed.WriteAt(ctx, pattern(1, 512), 0, 0))
-	must(t, flushed.Flush(ctx))
+	must(t, flushed.WriteAt(background, pattern(1, 512), 0, 0))
+	must(t, flushed.Flush(background))
 	if got := survivors(t, flushed, 512); len(got) != 1 {
 		t.Errorf("%d outcomes of a flushed write, want 1", len(got))
 	}
@@ -107,8 +104,8 @@ func TestFlushDoesNotCoverWritesInFlight(t *testing.T) {
 func TestCutContentDoesNotComeBack(t *testing.T) {
 	old := pattern(1, 2048)
 	d := NewCrashDeviceFrom(bytes.Clone(old), 512)
-	must(t, d.Resize(ctx, 512))
-	must(t, d.Resize(ctx, 4096))
+	must(t, d.Resize(background, 512))
+	must(t, d.Resize(background, 4096))
 	sizes := map[int64]bool{}
 	for seed := range uint64(200) {
 		after := d.Crash(rand.New(rand.NewPCG(seed, 1)))
@@ -128,16 +125,16 @@ func TestCutContentDoesNotComeBack(t *testing.T) {
 func TestCrashAtStopsAfterTheNth(t *testing.T) {
 	d := NewCrashDevice(4096, 512)
 	d.CrashAt(2)
-	must(t, d.WriteAt(ctx, pattern(1, 512), 0, 0))
-	must(t, d.WriteAt(ctx, nil, 0, 0)) // an empty one does not count
-	must(t, d.WriteAt(ctx, pattern(2, 512), 512, 0))
-	must(t, d.Flush(ctx))
+	must(t, d.WriteAt(background, pattern(1, 512), 0, 0))
+	must(t, d.WriteAt(background, nil, 0, 0)) // an empty one does not count
+	must(t, d.WriteAt(background, pattern(2, 512), 512, 0))
+	must(t, d.Flush(background))
 	for range 2 {
-		if err := d.WriteAt(ctx, pattern(3, 512), 1024, block.FUA); block.KindOf(err) != block.IO {
+		if err := d.WriteAt(background, pattern(3, 512), 1024, block.FUA); block.KindOf(err) != block.IO {
 			t.Fatalf("write after the power failed: %v", err)
 		}
 	}
-	if err := d.Flush(ctx); block.KindOf(err) != block.IO {
+	if err := d.Flush(background); block.KindOf(err) != block.IO {
 		t.Errorf("flush after the power failed: %v", err)
 	}
 	if !d.Crashed() || d.Changes() != 2 {
@@ -159,13 +156,13 @@ func twoSlots(t *testing.T, flushes bool) *recorder {
 				for v := byte(1); v <= 4; v++ {
 					slot := int64(v % 2)
 					body := bytes.Repeat([]byte{v}, 512)
-					if dev.WriteAt(ctx, body, 1024+slot*512, 0) != nil {
+					if dev.WriteAt(background, body, 1024+slot*512, 0) != nil {
 						break
 					}
-					if flushes && dev.Flush(ctx) != nil {
+					if flushes && dev.Flush(background) != nil {
 						break
 					}
-					if dev.WriteAt(ctx, body, 0, block.FUA) != nil {
+					if dev.WriteAt(background, body, 0, block.FUA) != nil {
 						break
 					}
 					committed = v
@@ -197,19 +194,19 @@ func TestDurabilityTellsLossFromPermittedLoss(t *testing.T) {
 		work func(t *testing.T, d *Durability)
 		lost bool // whether an image of zeroes breaks a promise
 	}{
-		{"unflushed", func(t *testing.T, d *Durability) { must(t, d.WriteAt(ctx, pattern(1, 512), 0, 0)) }, false},
+		{"unflushed", func(t *testing.T, d *Durability) { must(t, d.WriteAt(background, pattern(1, 512), 0, 0)) }, false},
 		{"flushed", func(t *testing.T, d *Durability) {
-			must(t, d.WriteAt(ctx, pattern(1, 512), 0, 0))
-			must(t, d.Flush(ctx))
+			must(t, d.WriteAt(background, pattern(1, 512), 0, 0))
+			must(t, d.Flush(background))
 		}, true},
-		{"fua", func(t *testing.T, d *Durability) { must(t, d.WriteAt(ctx, pattern(1, 512), 0, block.FUA)) }, true},
+		{"fua", func(t *testing.T, d *Durability) { must(t, d.WriteAt(background, pattern(1, 512), 0, block.FUA)) }, true},
 		{"flushed, then discarded", func(t *testing.T, d *Durability) {
-			must(t, d.WriteAt(ctx, pattern(1, 512), 0, block.FUA))
-			must(t, d.Discard(ctx, 0, 512, 0))
+			must(t, d.WriteAt(background, pattern(1, 512), 0, block.FUA))
+			must(t, d.Discard(background, 0, 512, 0))
 		}, false},
 		{"discarded, then written with FUA", func(t *testing.T, d *Durability) {
-			must(t, d.Discard(ctx, 0, 512, 0))
-			must(t, d.WriteAt(ctx, pattern(1, 512), 0, block.FUA))
+			must(t, d.Discard(background, 0, 512, 0))
+			must(t, d.WriteAt(background, pattern(1, 512), 0, block.FUA))
 		}, true},
 	} {
 		d := NewDurability(t, NewCrashDevice(4096, 512))

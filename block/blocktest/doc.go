@@ -15,7 +15,7 @@
 // defaults for the test binary to few checks from a fixed seed and to no fail
 // files, so that a run is short and always the same. To look further:
 //
-//	go test ./backends/mem -run 'Suite/.*/model' -rapid.checks=5000 -rapid.seed=0
+//	go test ./backends/mem -run Suite -rapid.checks=5000 -rapid.seed=0
 //
 // (seed 0 draws a new seed each time; a failure prints the one to repeat it
 // with). The environment's RAPID_CHECKS and RAPID_SEED work as well.

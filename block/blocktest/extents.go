@@ -13,59 +13,67 @@ import (
 // checks the form of every answer.
 func (p *probe) extents(off, n int64, room int) []block.Extent {
 	p.t.Helper()
-	return walkExtents(p.t, p.info, off, n, room, func(off, n int64, dst []block.Extent) ([]block.Extent, error) {
-		return p.dev.Extenter.Extents(p.ctx, off, n, dst)
-	}, block.Hole|block.Zero)
+	w := walk{t: p.t, info: p.info, room: room, known: block.Hole | block.Zero}
+	return w.cover(off, n, func(off, n int64, dst []block.Extent) ([]block.Extent, error) {
+		return p.dev.Extenter.Extents(background, off, n, dst)
+	})
 }
 
-// walkExtents covers a range with calls of ask, each with room for that many
-// extents behind one that is there already, and checks the form of each answer.
-func walkExtents(t tester, info block.Info, off, n int64, room int,
-	ask func(off, n int64, dst []block.Extent) ([]block.Extent, error), known block.ExtentState,
-) []block.Extent {
-	t.Helper()
+// walk covers ranges with calls that tell extents, and checks each answer.
+type walk struct {
+	t     tester
+	info  block.Info
+	room  int               // for so many extents in each call
+	known block.ExtentState // the bits that may be set
+}
+
+// cover calls ask until [off, off+n) is covered, each time with an extent in
+// dst that is there already.
+func (w walk) cover(off, n int64, ask func(off, n int64, dst []block.Extent) ([]block.Extent, error)) []block.Extent {
+	w.t.Helper()
 	mark := block.Extent{Len: -7, Depth: 99}
 	var all []block.Extent
 	for end := off + n; off < end; {
-		what := fmt.Sprintf("extents of %d bytes at %d, room for %d", end-off, off, room)
-		dst := append(make([]block.Extent, 0, room+1), mark)
+		what := fmt.Sprintf("extents of %d bytes at %d, room for %d", end-off, off, w.room)
+		dst := append(make([]block.Extent, 0, w.room+1), mark)
 		got, err := ask(off, end-off, dst)
 		if err != nil {
-			t.Fatalf("%s: %v", what, err)
+			w.t.Fatalf("%s: %v", what, err)
 		}
 		if len(got) < 2 || got[0] != mark {
-			t.Fatalf("%s: nothing appended to dst, or dst overwritten: %v", what, got)
+			w.t.Fatalf("%s: nothing appended to dst, or dst overwritten: %v", what, got)
 		}
-		if len(got) > room+1 || cap(got) != cap(dst) {
-			t.Fatalf("%s: dst outgrown: %d extents", what, len(got)-1)
+		if len(got) > w.room+1 || cap(got) != cap(dst) {
+			w.t.Fatalf("%s: dst outgrown: %d extents", what, len(got)-1)
 		}
-		covered := int64(0)
-		for _, e := range got[1:] {
-			checkExtent(t, info, e, known, what)
-			covered += e.Len
-		}
+		covered := w.check(got[1:], what)
 		if covered > end-off {
-			t.Fatalf("%s: %d bytes told, past the end of what was asked", what, covered)
+			w.t.Fatalf("%s: %d bytes told, past the end of what was asked", what, covered)
 		}
-		if covered < end-off && len(got) <= room {
-			t.Fatalf("%s: stopped after %d bytes with room for %d more extents", what, covered, room+1-len(got))
+		if covered < end-off && len(got) <= w.room {
+			w.t.Fatalf("%s: stopped after %d bytes with room for %d more extents", what, covered, w.room+1-len(got))
 		}
 		all, off = append(all, got[1:]...), off+covered
 	}
 	return all
 }
 
-func checkExtent(t tester, info block.Info, e block.Extent, known block.ExtentState, what string) {
-	t.Helper()
-	if e.Len <= 0 || e.Len%max(info.Block.Min, 1) != 0 {
-		t.Fatalf("%s: an extent of %d bytes", what, e.Len)
+// check looks at each extent of an answer and adds up their lengths.
+func (w walk) check(list []block.Extent, what string) (covered int64) {
+	w.t.Helper()
+	for _, e := range list {
+		if e.Len <= 0 || e.Len%max(w.info.Block.Min, 1) != 0 {
+			w.t.Fatalf("%s: an extent of %d bytes", what, e.Len)
+		}
+		if e.State&^w.known != 0 {
+			w.t.Fatalf("%s: unknown state %#x", what, e.State)
+		}
+		if e.Depth > 1 && !w.info.Has(block.CapDepth) {
+			w.t.Fatalf("%s: depth %d without CapDepth", what, e.Depth)
+		}
+		covered += e.Len
 	}
-	if e.State&^known != 0 {
-		t.Fatalf("%s: unknown state %#x", what, e.State)
-	}
-	if e.Depth > 1 && !info.Has(block.CapDepth) {
-		t.Fatalf("%s: depth %d without CapDepth", what, e.Depth)
-	}
+	return covered
 }
 
 // truthful checks the extents of [off, off+n) against the content: what is
@@ -100,7 +108,7 @@ func checkExtents(p *probe) {
 		p.truthful(size-u, u, room, nil)
 	}
 	p.extents(0, size, 1024)
-	got, err := p.dev.Extenter.Extents(p.ctx, u, 0, make([]block.Extent, 0, 4))
+	got, err := p.dev.Extenter.Extents(background, u, 0, make([]block.Extent, 0, 4))
 	p.ok(err, "extents of nothing")
 	for _, e := range got {
 		if e.Len != 0 {
@@ -122,10 +130,10 @@ func checkExtentsTruth(p *probe) {
 		op := rng.IntN(4)
 		switch {
 		case op == 0 && p.dev.Zeroer != nil:
-			p.ok(p.dev.Zeroer.WriteZeroes(p.ctx, b*p.block, n*p.block, block.MayUnmap*block.Flags(rng.IntN(2))), "write zeroes")
+			p.ok(p.dev.Zeroer.WriteZeroes(background, b*p.block, n*p.block, block.MayUnmap*block.Flags(rng.IntN(2))), "write zeroes")
 			clear(filled[b : b+n])
 		case op == 1 && p.dev.Discarder != nil:
-			p.ok(p.dev.Discarder.Discard(p.ctx, b*p.block, n*p.block, 0), "discard")
+			p.ok(p.dev.Discarder.Discard(background, b*p.block, n*p.block, 0), "discard")
 			clear(filled[b : b+n])
 		case op == 2: // zeroes as data
 			p.write(b*p.block, make([]byte, n*p.block))
@@ -141,6 +149,6 @@ func checkExtentsTruth(p *probe) {
 			p.truthful(off, blocks*p.block-off, []int{1, 2, 64}[rng.IntN(3)], at)
 		}
 	}
-	p.ok(p.dev.Flush(p.ctx), "flush")
+	p.ok(p.dev.Flush(background), "flush")
 	p.truthful(0, p.win, 64, at)
 }

@@ -42,11 +42,11 @@ func TestErrorsBeforeAndAfter(t *testing.T) {
 	d := NewFaultDevice(inner, OnRange(0, 512, On(Always(errSome), OpWrite)), OnRange(512, 512, On(Always(errSome), OpWrite)))
 	data := pattern(1, 512)
 	for off := int64(0); off < 1024; off += 512 {
-		if err := d.WriteAt(ctx, data, off, 0); !errors.Is(err, block.NoSpace) {
+		if err := d.WriteAt(background, data, off, 0); !errors.Is(err, block.NoSpace) {
 			t.Errorf("write at %d: %v", off, err)
 		}
 	}
-	must(t, d.WriteAt(ctx, data, 1024, 0))
+	must(t, d.WriteAt(background, data, 1024, 0))
 	same(t, readDev(t, d, 0, 512), make([]byte, 512), 0, "a write that failed before")
 	same(t, readDev(t, d, 512, 512), data, 512, "a write that failed after")
 	must(t, d.Close())
@@ -59,12 +59,12 @@ func TestEveryPowerMeetsTheInjector(t *testing.T) {
 		return errSome
 	}), nil)
 	room := make([]block.Extent, 0, 1)
-	_, extents := d.Extents(ctx, 0, 512, room)
-	_, bitmap := d.BitmapExtents(ctx, "since-open", 0, 512, room)
+	_, extents := d.Extents(background, 0, 512, room)
+	_, bitmap := d.BitmapExtents(background, "since-open", 0, 512, room)
 	for i, err := range []error{
-		d.ReadAt(ctx, make([]byte, 512), 0), d.WriteAt(ctx, make([]byte, 512), 0, block.FUA), d.Flush(ctx),
-		d.WriteZeroes(ctx, 0, 512, 0), d.Discard(ctx, 0, 512, 0), extents, bitmap, d.Prefetch(ctx, 0, 512),
-		d.Resize(ctx, 1024), d.ReadNowait(make([]byte, 512), 0), d.Close(),
+		d.ReadAt(background, make([]byte, 512), 0), d.WriteAt(background, make([]byte, 512), 0, block.FUA), d.Flush(background),
+		d.WriteZeroes(background, 0, 512, 0), d.Discard(background, 0, 512, 0), extents, bitmap, d.Prefetch(background, 0, 512),
+		d.Resize(background, 1024), d.ReadNowait(make([]byte, 512), 0), d.Close(),
 	} {
 		if !errors.Is(err, block.NoSpace) {
 			t.Errorf("call %d: %v", i, err)
@@ -106,12 +106,12 @@ func TestGateHoldsCallsUntilOpened(t *testing.T) {
 	errs := make(chan error, 2)
 	var callers sync.WaitGroup
 	for i := range int64(2) {
-		callers.Go(func() { errs <- d.WriteAt(ctx, pattern(i, 512), i*512, 0) })
+		callers.Go(func() { errs <- d.WriteAt(background, pattern(i, 512), i*512, 0) })
 	}
-	limit, cancel := context.WithTimeout(ctx, patience)
+	limit, cancel := context.WithTimeout(background, patience)
 	defer cancel()
 	must(t, gate.Await(limit, 2))
-	must(t, d.ReadAt(ctx, make([]byte, 512), 0)) // other calls pass
+	must(t, d.ReadAt(background, make([]byte, 512), 0)) // other calls pass
 	if len(errs) != 0 {
 		t.Fatal("a write passed a shut gate")
 	}
@@ -119,17 +119,17 @@ func TestGateHoldsCallsUntilOpened(t *testing.T) {
 	callers.Wait()
 	must(t, <-errs)
 	must(t, <-errs)
-	must(t, d.WriteAt(ctx, pattern(1, 512), 0, 0))
+	must(t, d.WriteAt(background, pattern(1, 512), 0, 0))
 
 	gate.Shut()
-	callers.Go(func() { errs <- d.WriteAt(ctx, pattern(1, 512), 0, 0) })
+	callers.Go(func() { errs <- d.WriteAt(background, pattern(1, 512), 0, 0) })
 	must(t, gate.Await(limit, 1))
 	gate.Open(errSome)
 	callers.Wait()
 	if err := <-errs; !errors.Is(err, block.NoSpace) {
 		t.Errorf("the gate was opened with an error; the write returned %v", err)
 	}
-	over, stop := context.WithCancel(ctx)
+	over, stop := context.WithCancel(background)
 	stop()
 	if gate.Await(over, 1) == nil {
 		t.Error("Await returned nil with nobody at the gate")

@@ -157,7 +157,7 @@ func (m *model) writeZeroBytes(t *rapid.T) {
 func (m *model) zero(t *rapid.T) {
 	s := m.draw(t, int64(len(m.data)))
 	flags := rapid.SampledFrom(m.p.zeroFlags()).Draw(t, "flags")
-	err := m.p.dev.Zeroer.WriteZeroes(m.p.ctx, s.off, s.n, flags)
+	err := m.p.dev.Zeroer.WriteZeroes(background, s.off, s.n, flags)
 	fast := flags&block.FastOnly != 0 && !m.p.info.Has(block.CapFastZero)
 	switch {
 	case err == nil:
@@ -170,7 +170,7 @@ func (m *model) zero(t *rapid.T) {
 
 func (m *model) discard(t *rapid.T) {
 	s := m.draw(t, int64(len(m.data)))
-	if err := m.p.dev.Discarder.Discard(m.p.ctx, s.off, s.n, 0); err != nil {
+	if err := m.p.dev.Discarder.Discard(background, s.off, s.n, 0); err != nil {
 		m.t.Fatalf("discard of %d bytes at %d: %v", s.n, s.off, err)
 	}
 	for i := s.off / m.p.unit; i < (s.off+s.n)/m.p.unit; i++ {
@@ -182,9 +182,10 @@ func (m *model) discard(t *rapid.T) {
 func (m *model) extents(t *rapid.T) {
 	s := m.draw(t, int64(len(m.data)))
 	room := rapid.SampledFrom([]int{1, 2, 64}).Draw(t, "room")
-	got := walkExtents(m.t, m.p.info, s.off, s.n, room, func(off, n int64, dst []block.Extent) ([]block.Extent, error) {
-		return m.p.dev.Extenter.Extents(m.p.ctx, off, n, dst)
-	}, block.Hole|block.Zero)
+	w := walk{t: m.t, info: m.p.info, room: room, known: block.Hole | block.Zero}
+	got := w.cover(s.off, s.n, func(off, n int64, dst []block.Extent) ([]block.Extent, error) {
+		return m.p.dev.Extenter.Extents(background, off, n, dst)
+	})
 	at := s.off
 	for _, e := range got {
 		if e.State&block.Zero != 0 {
@@ -208,7 +209,7 @@ func (m *model) compareZero(off, n int64) {
 }
 
 func (m *model) flush(*rapid.T) {
-	if err := m.p.dev.Flush(m.p.ctx); err != nil {
+	if err := m.p.dev.Flush(background); err != nil {
 		m.t.Fatalf("flush: %v", err)
 	}
 }
@@ -221,7 +222,7 @@ func (m *model) resize(t *rapid.T) {
 	}
 	old := int64(len(m.data))
 	size := rapid.Int64Range(1, min(most, 2*modelMax)/u).Draw(t, "size") * u
-	err := m.p.dev.Resizer.Resize(m.p.ctx, size)
+	err := m.p.dev.Resizer.Resize(background, size)
 	if size < old && block.KindOf(err) == block.Unsupported {
 		return
 	}
@@ -242,7 +243,7 @@ func (m *model) resize(t *rapid.T) {
 }
 
 func (m *model) reopen(*rapid.T) {
-	if err := m.p.dev.Flush(m.p.ctx); err != nil {
+	if err := m.p.dev.Flush(background); err != nil {
 		m.t.Fatalf("flush: %v", err)
 	}
 	if err := m.p.dev.Close(); err != nil {

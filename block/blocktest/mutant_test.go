@@ -202,9 +202,6 @@ func quick(t *testing.T) {
 	t.Cleanup(func() { must(t, flag.Set("rapid.shrinktime", old)) })
 }
 
-// background is what mutants pass on.
-var background = context.Background()
-
 var bugs = []bug{
 	{"info: minimum is no power of two", []string{"info"}, func() *mutant {
 		return &mutant{info: func(i *block.Info) { i.Block.Min = 3 }}

@@ -30,7 +30,7 @@ func (p *probe) writeLeavesBuffer(skew, n int64) {
 	data := room[skew : skew+n]
 	var reader sync.WaitGroup
 	reader.Go(func() { _ = bytes.Equal(room, before) })
-	err := p.dev.WriteAt(p.ctx, data, 0, 0)
+	err := p.dev.WriteAt(background, data, 0, 0)
 	reader.Wait()
 	p.ok(err, fmt.Sprintf("write of %d bytes from an address %d off", n, skew))
 	same(p.t, room, before, 0, "the buffer of a write")
@@ -43,7 +43,7 @@ func (p *probe) readStaysInside(skew, n int64) {
 	room := bytes.Repeat([]byte{0xa5}, int(skew+n+64))
 	want := bytes.Clone(room)
 	copy(want[skew:], p.read(0, n))
-	p.ok(p.dev.ReadAt(p.ctx, room[skew:skew+n], 0), "read")
+	p.ok(p.dev.ReadAt(background, room[skew:skew+n], 0), "read")
 	same(p.t, room, want, 0, "the surroundings of a read's buffer")
 }
 
@@ -56,11 +56,11 @@ func (p *probe) buffersForgotten() {
 	var all []byte
 	buf := make([]byte, n)
 	kept := make([]byte, n)
-	p.ok(p.dev.ReadAt(p.ctx, kept, 0), "read")
+	p.ok(p.dev.ReadAt(background, kept, 0), "read")
 	for i := range int64(count) {
 		copy(buf, pattern(300+i, n))
 		all = append(all, buf...)
-		p.ok(p.dev.WriteAt(p.ctx, buf, i*n, 0), "write")
+		p.ok(p.dev.WriteAt(background, buf, i*n, 0), "write")
 		for j := range buf {
 			buf[j] = 0xdb
 		}
@@ -69,7 +69,7 @@ func (p *probe) buffersForgotten() {
 		kept[j] = 0xdb
 	}
 	p.expect(0, all, "writes whose buffers were overwritten after their return")
-	p.ok(p.dev.Flush(p.ctx), "flush")
+	p.ok(p.dev.Flush(background), "flush")
 	p.expect(0, all, "the same after a flush")
 	same(p.t, kept, bytes.Repeat([]byte{0xdb}, int(n)), 0, "the buffer of an earlier read")
 	same(p.t, buf, bytes.Repeat([]byte{0xdb}, int(n)), 0, "the buffer of an earlier write")

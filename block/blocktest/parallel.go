@@ -39,20 +39,20 @@ func (p *probe) disjoint(g, base, share int64) {
 		op := rng.IntN(8)
 		switch {
 		case op == 0:
-			err = p.dev.Flush(p.ctx)
+			err = p.dev.Flush(background)
 		case op == 1 && p.dev.Zeroer != nil:
-			err = p.dev.Zeroer.WriteZeroes(p.ctx, base+off, n, block.MayUnmap)
+			err = p.dev.Zeroer.WriteZeroes(background, base+off, n, block.MayUnmap)
 			clear(model[off : off+n])
 		case op == 2 && p.dev.Extenter != nil:
-			_, err = p.dev.Extenter.Extents(p.ctx, base+off, n, make([]block.Extent, 0, 4))
+			_, err = p.dev.Extenter.Extents(background, base+off, n, make([]block.Extent, 0, 4))
 		case op <= 5:
 			n = step(p.info, n)
 			copy(model[off:], pattern(g*1000+i, n))
-			err = p.dev.WriteAt(p.ctx, model[off:off+n], base+off, 0)
+			err = p.dev.WriteAt(background, model[off:off+n], base+off, 0)
 		default:
 			n = step(p.info, n)
 			got := make([]byte, n)
-			if err = p.dev.ReadAt(p.ctx, got, base+off); err == nil && !bytes.Equal(got, model[off:off+n]) {
+			if err = p.dev.ReadAt(background, got, base+off); err == nil && !bytes.Equal(got, model[off:off+n]) {
 				p.t.Errorf("caller %d: wrong content in %d bytes at %d", g, n, base+off)
 				return
 			}
@@ -70,7 +70,7 @@ func (p *probe) disjointEnd(g, base int64, model []byte) {
 	for off := int64(0); off < int64(len(model)); {
 		c := step(p.info, int64(len(model))-off)
 		got := make([]byte, c)
-		if err := p.dev.ReadAt(p.ctx, got, base+off); err != nil || !bytes.Equal(got, model[off:off+c]) {
+		if err := p.dev.ReadAt(background, got, base+off); err != nil || !bytes.Equal(got, model[off:off+c]) {
 			p.t.Errorf("caller %d: wrong content at the end (error: %v)", g, err)
 			return
 		}
@@ -95,14 +95,14 @@ func checkParallelOverlap(p *probe) {
 	}
 	all.Go(func() {
 		for !isDone(stop) {
-			if err := p.dev.Flush(p.ctx); err != nil {
+			if err := p.dev.Flush(background); err != nil {
 				p.t.Errorf("flush during writes: %v", err)
 				return
 			}
 		}
 	})
 	for v := byte(2); v < rounds; v++ {
-		if err := p.dev.WriteAt(p.ctx, bytes.Repeat([]byte{v}, int(n)), off, 0); err != nil {
+		if err := p.dev.WriteAt(background, bytes.Repeat([]byte{v}, int(n)), off, 0); err != nil {
 			p.t.Errorf("write %d during reads: %v", v, err)
 			break
 		}
@@ -120,7 +120,7 @@ func (p *probe) overlapReader(g int, off, n int64, round *atomic.Int64, stop <-c
 		from := rng.Int64N(units)
 		buf := make([]byte, (1+rng.Int64N(units-from))*p.unit)
 		low := round.Load()
-		err := p.dev.ReadAt(p.ctx, buf, off+from*p.unit)
+		err := p.dev.ReadAt(background, buf, off+from*p.unit)
 		high := round.Load() + 1
 		if err != nil {
 			p.t.Errorf("read during writes: %v", err)
@@ -162,7 +162,7 @@ func checkMultiConn(p *probe) {
 			from, to = to, from
 		}
 		writeDev(p.t, from, i*p.block, pattern(i, p.block), 0)
-		p.ok(to.Flush(p.ctx), "flush through the other device")
+		p.ok(to.Flush(background), "flush through the other device")
 		expectDev(p.t, to, i*p.block, pattern(i, p.block), fmt.Sprintf("write %d seen through the other device", i))
 		writeDev(p.t, to, 0, pattern(100+i, p.block), 0)
 		expectDev(p.t, from, 0, pattern(100+i, p.block), "overwritten through the other device")

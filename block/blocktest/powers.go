@@ -15,7 +15,7 @@ import (
 
 func checkPrefetch(p *probe) {
 	for _, s := range append(p.spans(), span{0, p.win}, span{0, p.info.Size}) {
-		p.ok(p.dev.Prefetch.Prefetch(p.ctx, s.off, s.n), fmt.Sprintf("prefetch of %d bytes at %d", s.n, s.off))
+		p.ok(p.dev.Prefetch.Prefetch(background, s.off, s.n), fmt.Sprintf("prefetch of %d bytes at %d", s.n, s.off))
 	}
 	p.expect(0, p.initial(0, p.win), "after prefetching")
 }
@@ -121,14 +121,15 @@ func checkBitmaps(p *probe) {
 	for _, name := range p.dev.Bitmapper.Bitmaps() {
 		for _, room := range []int{1, 2, 64} {
 			ask := func(off, n int64, dst []block.Extent) ([]block.Extent, error) {
-				return p.dev.Bitmapper.BitmapExtents(p.ctx, name, off, n, dst)
+				return p.dev.Bitmapper.BitmapExtents(background, name, off, n, dst)
 			}
-			walkExtents(p.t, p.info, 0, p.win, room, ask, block.Dirty)
-			walkExtents(p.t, p.info, p.info.Size-p.unit, p.unit, room, ask, block.Dirty)
+			w := walk{t: p.t, info: p.info, room: room, known: block.Dirty}
+			w.cover(0, p.win, ask)
+			w.cover(p.info.Size-p.unit, p.unit, ask)
 			_, err := ask(p.info.Size, p.unit, make([]block.Extent, 0, room))
 			p.kinds(err, "bitmap extents beyond the end", block.OutOfRange)
 		}
 	}
-	_, err := p.dev.Bitmapper.BitmapExtents(p.ctx, "no such bitmap", 0, p.unit, make([]block.Extent, 0, 1))
+	_, err := p.dev.Bitmapper.BitmapExtents(background, "no such bitmap", 0, p.unit, make([]block.Extent, 0, 1))
 	p.kinds(err, "a bitmap that is not there", block.NotFound)
 }

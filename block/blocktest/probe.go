@@ -21,7 +21,6 @@ type tester interface {
 type probe struct {
 	t    testing.TB
 	s    *Suite
-	ctx  context.Context
 	dev  *block.Resolved
 	info block.Info
 
@@ -30,11 +29,14 @@ type probe struct {
 	win   int64 // checks work within [0, win) and at the very end
 }
 
+// background is for calls that nobody cancels.
+var background = context.Background()
+
 // winMax bounds the part of a large Device that is looked at as a whole.
 const winMax = 4 << 20
 
 func newProbe(t testing.TB, s *Suite, dev block.Device) *probe {
-	p := &probe{t: t, s: s, ctx: context.Background(), dev: block.Resolve(dev)}
+	p := &probe{t: t, s: s, dev: block.Resolve(dev)}
 	p.info = p.dev.Info
 	p.unit = max(p.info.Block.Min, 1)
 	p.block = step(p.info, max(p.unit, 4096))
@@ -78,7 +80,7 @@ func readDev(t tester, dev block.Device, off, n int64) []byte {
 	p := make([]byte, n)
 	for done := int64(0); done < n; {
 		c := step(info, n-done)
-		if err := dev.ReadAt(context.Background(), p[done:done+c], off+done); err != nil {
+		if err := dev.ReadAt(background, p[done:done+c], off+done); err != nil {
 			t.Fatalf("read %d bytes at %d: %v", c, off+done, err)
 		}
 		done += c
@@ -92,7 +94,7 @@ func writeDev(t tester, dev block.Device, off int64, data []byte, flags block.Fl
 	info := dev.Info()
 	for len(data) > 0 {
 		c := step(info, int64(len(data)))
-		if err := dev.WriteAt(context.Background(), data[:c], off, flags); err != nil {
+		if err := dev.WriteAt(background, data[:c], off, flags); err != nil {
 			t.Fatalf("write %d bytes at %d, flags %d: %v", c, off, flags, err)
 		}
 		data, off = data[c:], off+c

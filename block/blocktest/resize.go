@@ -37,13 +37,13 @@ func checkResize(p *probe) {
 		if !p.shrink(cut) {
 			return
 		}
-		p.kinds(p.dev.ReadAt(p.ctx, make([]byte, p.unit), cut), "read behind the cut", block.OutOfRange)
-		p.kinds(p.dev.WriteAt(p.ctx, make([]byte, p.unit), cut, 0), "write behind the cut", block.OutOfRange)
+		p.kinds(p.dev.ReadAt(background, make([]byte, p.unit), cut), "read behind the cut", block.OutOfRange)
+		p.kinds(p.dev.WriteAt(background, make([]byte, p.unit), cut, 0), "write behind the cut", block.OutOfRange)
 		p.resize(grown)
 		p.expect(cut-int64(len(keep)), keep, fmt.Sprintf("what was kept of a cut to %d", cut))
 		p.expectZero(cut, grown-cut, fmt.Sprintf("what was cut off at %d and grown again", cut))
 	}
-	p.ok(p.dev.Flush(p.ctx), "flush")
+	p.ok(p.dev.Flush(background), "flush")
 	p.resize(size)
 	p.write(size-p.unit, pattern(4, p.unit))
 	p.expect(size-p.unit, pattern(4, p.unit), "the last bytes of the device")
@@ -61,7 +61,7 @@ func (p *probe) expectZero(off, n int64, what string) {
 
 func (p *probe) resize(size int64) {
 	p.t.Helper()
-	p.ok(p.dev.Resizer.Resize(p.ctx, size), fmt.Sprintf("resize to %d", size))
+	p.ok(p.dev.Resizer.Resize(background, size), fmt.Sprintf("resize to %d", size))
 	if got := p.dev.Device.Info().Size; got != size {
 		p.t.Fatalf("resize to %d: the size is %d", size, got)
 	}
@@ -72,7 +72,7 @@ func (p *probe) resize(size int64) {
 func (p *probe) shrink(size int64) bool {
 	p.t.Helper()
 	before := p.dev.Device.Info()
-	err := p.dev.Resizer.Resize(p.ctx, size)
+	err := p.dev.Resizer.Resize(background, size)
 	if block.KindOf(err) != block.Unsupported || size == before.Size {
 		p.ok(err, fmt.Sprintf("resize from %d to %d", before.Size, size))
 	} else {
@@ -91,7 +91,7 @@ func checkResizeRefusals(p *probe) {
 		bad = append(bad, p.info.Size+1, p.info.Size-1, p.unit/2)
 	}
 	for _, size := range bad {
-		p.kinds(p.dev.Resizer.Resize(p.ctx, size), fmt.Sprintf("resize to %d", size), block.Invalid, block.OutOfRange)
+		p.kinds(p.dev.Resizer.Resize(background, size), fmt.Sprintf("resize to %d", size), block.Invalid, block.OutOfRange)
 		if got := p.dev.Device.Info(); got != p.info {
 			p.t.Fatalf("a refused resize to %d changed Info from %+v to %+v", size, p.info, got)
 		}

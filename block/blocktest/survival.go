@@ -54,16 +54,16 @@ func (p *probe) crashWork(r *block.Resolved, rng *rand.Rand, base, share int64, 
 		var err error
 		switch op := rng.IntN(10); {
 		case op == 0:
-			err = r.Flush(p.ctx)
+			err = r.Flush(background)
 		case op == 1 && r.Zeroer != nil:
-			err = r.Zeroer.WriteZeroes(p.ctx, off, n, flags|block.MayUnmap)
+			err = r.Zeroer.WriteZeroes(background, off, n, flags|block.MayUnmap)
 		case op == 2 && r.Zeroer != nil:
-			err = r.Zeroer.WriteZeroes(p.ctx, off, n, flags)
+			err = r.Zeroer.WriteZeroes(background, off, n, flags)
 		case op == 3 && r.Discarder != nil:
-			err = r.Discarder.Discard(p.ctx, off, n, flags)
+			err = r.Discarder.Discard(background, off, n, flags)
 		default:
 			n = step(p.info, n)
-			err = r.WriteAt(p.ctx, pattern(int64(i)*7+base, n), off, flags)
+			err = r.WriteAt(background, pattern(int64(i)*7+base, n), off, flags)
 		}
 		if err != nil {
 			p.t.Errorf("change %d of %d bytes at %d, flags %#x: %v", i, n, off, flags, err)

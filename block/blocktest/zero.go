@@ -54,7 +54,7 @@ func checkZeroes(p *probe) {
 			p.zero(s, flags) // and what is zero already
 		}
 	}
-	p.ok(p.dev.Zeroer.WriteZeroes(p.ctx, 0, p.info.Size, block.MayUnmap), "write zeroes to the whole device")
+	p.ok(p.dev.Zeroer.WriteZeroes(background, 0, p.info.Size, block.MayUnmap), "write zeroes to the whole device")
 	p.expect(0, make([]byte, p.win), "the whole device zeroed")
 	data := pattern(77, p.block)
 	p.write(p.block, data)
@@ -68,7 +68,7 @@ func (p *probe) zero(s span, flags block.Flags) {
 	p.t.Helper()
 	what := fmt.Sprintf("write zeroes of %d bytes at %d, flags %#x", s.n, s.off, flags)
 	lo, want := p.around(s)
-	err := p.dev.Zeroer.WriteZeroes(p.ctx, s.off, s.n, flags)
+	err := p.dev.Zeroer.WriteZeroes(background, s.off, s.n, flags)
 	switch {
 	case err == nil:
 		clear(want[s.off-lo : s.off-lo+s.n])
@@ -106,7 +106,7 @@ func checkZeroesAllocate(p *probe) {
 	}
 	p.zero(span{0, p.win}, 0)
 	if p.dev.Discarder != nil {
-		p.ok(p.dev.Discarder.Discard(p.ctx, 0, p.win, 0), "discard")
+		p.ok(p.dev.Discarder.Discard(background, 0, p.win, 0), "discard")
 		p.zero(span{p.block, 4 * p.block}, 0)
 	}
 	p.zero(span{0, p.block}, block.MayUnmap)
@@ -127,7 +127,7 @@ func checkDiscard(p *probe) {
 			p.write(lo, pattern(seed, hi-lo))
 			what := fmt.Sprintf("discard of %d bytes at %d, flags %#x", s.n, s.off, f)
 			before := p.read(lo, hi-lo)
-			p.ok(p.dev.Discarder.Discard(p.ctx, s.off, s.n, f), what)
+			p.ok(p.dev.Discarder.Discard(background, s.off, s.n, f), what)
 			after := p.read(lo, hi-lo)
 			same(p.t, after[:s.off-lo], before[:s.off-lo], lo, "in front of a "+what)
 			end := s.off + s.n - lo
@@ -139,7 +139,7 @@ func checkDiscard(p *probe) {
 			p.expect(lo, before, "a write after a "+what)
 		}
 	}
-	p.ok(p.dev.Discarder.Discard(p.ctx, 0, p.info.Size, 0), "discard of the whole device")
+	p.ok(p.dev.Discarder.Discard(background, 0, p.info.Size, 0), "discard of the whole device")
 	first := p.read(0, p.win)
 	if !bytes.Equal(first, p.read(0, p.win)) {
 		p.t.Logf("discarded ranges read differently each time")
