@@ -21,6 +21,7 @@
 // with). The environment's RAPID_CHECKS and RAPID_SEED work as well.
 //
 // Goroutines that a check starts end before the check does. CrashDevice,
-// Durability, FaultDevice and the injectors each guard their state with one
-// lock of their own, never held during a call into another Device.
+// Durability, FaultDevice and the injectors start none; each guards its state
+// with a lock of its own, which is not held during a call into another Device.
+// (CrashDevice has a second lock that its calls share, so that Close waits.)
 package blocktest
