@@ -25,6 +25,16 @@ var reserved = new(chunk)
 // table has a slot for each chunk: nil is a hole.
 type table [tableChunks]atomic.Pointer[chunk]
 
+// reservedTable stands in a slot of the directory for a table of reserved
+// chunks, and is never changed, so that zeroing a large disk costs nothing.
+var reservedTable = func() *table {
+	t := new(table)
+	for i := range t {
+		t[i].Store(reserved)
+	}
+	return t
+}()
+
 // directory has a slot for each table: nil is a hole.
 type directory []atomic.Pointer[table]
 
@@ -73,31 +83,38 @@ func (d *Device) makeChunk(off int64) *chunk {
 	}
 }
 
-// makeTable gives the table over off and puts one there first where none is.
-// That happens under the lock that Resize holds, or a table could be put into
-// a directory that was just replaced.
+// makeTable gives the table over off that chunks can be put into, and puts one
+// there first where none is. That happens under the lock that Resize holds, or
+// a table could be put into a directory that was just replaced.
 func (d *Device) makeTable(off int64) *table {
-	if t := d.tableAt(off); t != nil {
+	if t := d.tableAt(off); t != nil && t != reservedTable {
 		return t
 	}
 	d.grow.Lock()
 	defer d.grow.Unlock()
-	if t := d.tableAt(off); t != nil {
-		return t
+	old := d.tableAt(off)
+	if old != nil && old != reservedTable {
+		return old
 	}
 	t := new(table)
+	if old == reservedTable {
+		for i := range t {
+			t[i].Store(reserved)
+		}
+	}
 	if slot := d.dir.Load().slot(off); slot != nil {
 		slot.Store(t)
 	}
 	return t
 }
 
-// dropTable turns all that is under one table into a hole.
-func (d *Device) dropTable(off int64) {
+// setTable replaces all that is under one table: by a hole (nil) or by
+// reservedTable.
+func (d *Device) setTable(off int64, t *table) {
 	d.grow.Lock()
 	defer d.grow.Unlock()
 	if slot := d.dir.Load().slot(off); slot != nil {
-		slot.Store(nil)
+		slot.Store(t)
 	}
 }
 
@@ -116,9 +133,13 @@ func (d *Device) replaceDirectory(n int64) {
 // by whole: nil or reserved. In the others that have bytes it zeroes these;
 // reserve turns the holes among them into reserved.
 func (d *Device) clearRange(off, n int64, whole *chunk) {
+	var wholeTable *table
+	if whole == reserved {
+		wholeTable = reservedTable
+	}
 	for n > 0 {
-		if whole == nil && off%tableSize == 0 && n >= tableSize {
-			d.dropTable(off)
+		if off%tableSize == 0 && n >= tableSize {
+			d.setTable(off, wholeTable)
 			off, n = off+tableSize, n-tableSize
 			continue
 		}
@@ -134,7 +155,7 @@ func (d *Device) clearRange(off, n int64, whole *chunk) {
 }
 
 func (d *Device) setChunk(off int64, c *chunk) {
-	if c == nil && d.chunkAt(off) == nil {
+	if d.chunkAt(off) == c {
 		return
 	}
 	d.makeTable(off)[off%tableSize/chunkSize].Store(c)

@@ -201,8 +201,11 @@ func (d *Device) Extents(_ context.Context, off, n int64, dst []block.Extent) ([
 // stateAt gives the state at off and for how many bytes it is known to last.
 func (d *Device) stateAt(off int64) (block.ExtentState, int64) {
 	t := d.tableAt(off)
-	if t == nil {
+	switch t {
+	case nil:
 		return block.Hole | block.Zero, tableSize - off%tableSize
+	case reservedTable:
+		return block.Zero, tableSize - off%tableSize
 	}
 	state := block.ExtentState(0)
 	switch t[off%tableSize/chunkSize].Load() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -46,12 +47,22 @@ func TestLargeDiskCostsNothing(t *testing.T) {
 	if err := d.WriteAt(ctx, []byte("end"), 10<<40-3, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.WriteZeroes(ctx, 0, 1<<40, block.MayUnmap); err != nil {
+	for _, flags := range []block.Flags{block.MayUnmap, 0} {
+		if err := d.WriteZeroes(ctx, 0, 10<<40-4096, flags); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.WriteAt(ctx, []byte("middle"), 5<<40, 0); err != nil {
 		t.Fatal(err)
+	}
+	got, err := d.Extents(ctx, 5<<40-1, 2*chunkSize, make([]block.Extent, 0, 9))
+	want := []block.Extent{{Len: 1, State: block.Zero, Depth: 1}, {Len: chunkSize, Depth: 1}, {Len: chunkSize - 1, State: block.Zero, Depth: 1}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
 	}
 	runtime.ReadMemStats(&after)
 	if used := after.TotalAlloc - before.TotalAlloc; used > 1<<20 {
-		t.Errorf("%d bytes for a disk with 3 bytes on it", used)
+		t.Errorf("%d bytes for a disk with 9 bytes on it", used)
 	}
 }
 

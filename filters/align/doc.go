@@ -20,6 +20,9 @@
 // neighbours' bytes back, else shared. Reads hold nothing. A gate keeps Close
 // waiting. The package starts no goroutine.
 //
+// Two filters on two Devices of one image do not know of each other and could
+// write each other's neighbours back: open an image once and share the filter.
+//
 // # What vanishes
 //
 // Resize, since a size that is no multiple of the block could not be kept; file
