@@ -69,8 +69,8 @@ func (d *demo) serve() {
 	d.server = lab.Start(d.t, d.bin, "serve", d.image, "--nbd", "unix:"+sock, "--metrics", d.metrics)
 	d.uri = d.server.Ready()
 	d.say("ready " + d.uri)
-	d.step("nbdinfo")
-	d.say(lab.Run(d.t, "nbdinfo", d.uri))
+	d.step("nbdinfo --no-content")
+	d.say(lab.Run(d.t, "nbdinfo", "--no-content", d.uri))
 }
 
 // freePort returns an address of this machine that nobody listens on.
