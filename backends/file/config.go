@@ -2,6 +2,8 @@ package file
 
 import (
 	"context"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -47,13 +49,21 @@ func checkPath(path, object string) error {
 }
 
 // Locate gives the directory of the image at the URL as a Store, and the
-// image's name in it. Images opened through the Store keep the URL's parameters.
+// image's name in it. Where the path is a symbolic link (as those of mapped
+// devices are), that is where the link leads. Images opened through the Store
+// keep the URL's parameters.
 func Locate(_ context.Context, url string) (block.Store, string, error) {
 	cfg, err := ParseConfig(url)
 	if err != nil {
 		return nil, "", err
 	}
-	dir, name := filepath.Split(filepath.Clean(cfg.Path))
+	path := cfg.Path
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		if st, err := os.Lstat(path); err == nil && st.Mode()&fs.ModeSymlink != 0 {
+			path = real
+		}
+	}
+	dir, name := filepath.Split(filepath.Clean(path))
 	if name == "" || name == "." || name == ".." {
 		return nil, "", block.Errorf(block.Invalid, "open", cfg.Path, -1, "not the name of an image")
 	}
@@ -62,7 +72,10 @@ func Locate(_ context.Context, url string) (block.Store, string, error) {
 	}
 	cfg.Path = dir
 	s, err := openStore(cfg)
-	return s, name, err
+	if err != nil {
+		return nil, "", err
+	}
+	return s, name, nil
 }
 
 // OpenStore opens the directory that the URL names.
@@ -71,5 +84,9 @@ func OpenStore(_ context.Context, url string) (block.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openStore(cfg)
+	s, err := openStore(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }

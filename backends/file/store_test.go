@@ -292,6 +292,43 @@ func TestLocateFindsStoreAndName(t *testing.T) {
 	}
 }
 
+func TestLocateFollowsALink(t *testing.T) {
+	dir, far := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(far, "real.img"), make([]byte, 512), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"link": filepath.Join(far, "real.img"), "dangling": filepath.Join(far, "none")} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store, name, err := Locate(ctx, filepath.Join(dir, "link"))
+	if err != nil || name != "real.img" {
+		t.Fatalf("%q, %v", name, err)
+	}
+	defer func() { _ = store.Close() }()
+	if e, err := store.Stat(ctx, name); err != nil || e.Size != 512 || e.Kind != "file" {
+		t.Errorf("%+v, %v", e, err)
+	}
+	other, name, err := Locate(ctx, filepath.Join(dir, "dangling"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	wantKind(t, other.Create(ctx, name, block.CreateOptions{Size: 5}), block.Exists, "create over a dangling link")
+}
+
+func TestNoStoreIsNil(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none")
+	s, err := OpenStore(ctx, missing)
+	wantKind(t, err, block.NotFound, "open")
+	located, _, err2 := Locate(ctx, filepath.Join(missing, "x"))
+	wantKind(t, err2, block.NotFound, "locate")
+	if s != nil || located != nil {
+		t.Error("a store that is not nil came with an error")
+	}
+}
+
 func TestTwoWritersAreRefused(t *testing.T) {
 	path := newFile(t, t.TempDir(), 4096)
 	rw, ro := block.OpenOptions{}, block.OpenOptions{ReadOnly: true}
