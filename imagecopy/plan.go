@@ -35,7 +35,9 @@ func (c *copier) plan(ctx context.Context, jobs chan<- job) error {
 		}
 	}}
 	if c.opts.IgnoreExtents || c.src.Extenter == nil {
-		p.add(c.size, false)
+		if err := p.add(c.size, false); err != nil {
+			return err
+		}
 		return p.flush()
 	}
 	extents := make([]block.Extent, 0, extentCount)

@@ -153,35 +153,37 @@ func (f *copyFlags) run(cmd *cobra.Command, from, to string) error {
 	opts.Progress = bar.add
 	result, err := imagecopy.Copy(ctx, dst.device, src, opts)
 	bar.finish()
+	report := copied{
+		Source: location.Redact(from), Destination: location.Redact(to), Size: src.Info().Size,
+		Data: result.Data, Zeroed: result.Zeroed, Skipped: result.Skipped,
+	}
 	if err = dst.end(ctx, err); err != nil {
-		return explainCopy(from, to, src.Info().Size, result, dst, err)
+		return report.failed(dst, err)
 	}
 	if !f.json {
 		return nil
 	}
-	return printJSON(cmd.OutOrStdout(), copied{
-		Source: location.Redact(from), Destination: location.Redact(to), Size: src.Info().Size,
-		Data: result.Data, Zeroed: result.Zeroed, Skipped: result.Skipped, Seconds: time.Since(begin).Seconds(),
-	})
+	report.Seconds = time.Since(begin).Seconds()
+	return printJSON(cmd.OutOrStdout(), report)
 }
 
-// explainCopy says what a copy that failed has left behind.
-func explainCopy(from, to string, bytes int64, result imagecopy.Result, dst *target, err error) error {
+// failed says what a copy that failed has left behind.
+func (c copied) failed(dst *target, err error) error {
 	cause := err
 	if errors.Is(err, context.Canceled) {
 		cause = errors.New("interrupted")
 	}
-	left := "nothing was left behind"
+	done, left := c.Data+c.Zeroed+c.Skipped, "nothing was left behind"
 	switch {
 	case dst.replaces():
 		left = "the old file is as it was"
-	case !dst.fresh() && result.Copied() > 0:
-		left = fmt.Sprintf("%d of %d bytes were copied: the destination holds a mixture", result.Copied(), bytes)
+	case !dst.fresh() && done > 0:
+		left = fmt.Sprintf("%d of %d bytes were copied: the destination holds a mixture", done, c.Size)
 	case !dst.fresh():
 		left = "nothing was written"
 	}
 	return &block.Error{
-		Kind: block.KindOf(err), Op: "copy", Object: location.Redact(from) + " to " + location.Redact(to), Off: -1,
+		Kind: block.KindOf(err), Op: "copy", Object: c.Source + " to " + c.Destination, Off: -1,
 		Err: fmt.Errorf("%w (%s)", cause, left),
 	}
 }
