@@ -59,7 +59,7 @@ type ClientConfig struct {
 	NoStructured bool
 	NoExtended   bool
 
-	// Logger is told of lost and new connections. Default slog.Default.
+	// Logger is told of lost and new connections. Default: nothing.
 	Logger *slog.Logger
 }
 
@@ -78,7 +78,7 @@ func (cfg *ClientConfig) setDefaults() {
 		cfg.MaxInFlight = 128
 	}
 	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"path/filepath"
 	"sync"
@@ -144,9 +143,6 @@ func (s *fakeServer) dial(cfg ClientConfig) *Client {
 }
 
 func (s *fakeServer) tryDial(cfg ClientConfig) (*Client, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 5 * time.Second
 	}

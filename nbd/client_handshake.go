@@ -94,7 +94,7 @@ func (h *clientHandshake) fixed() bool { return h.flags&handshakeFixedNewstyle !
 
 func (h *clientHandshake) startTLS(ctx context.Context, cfg *tls.Config) error {
 	if !h.fixed() {
-		return clientErrorf(block.Unsupported, "the server does not know fixed newstyle, so it has no TLS")
+		return clientErrorf(block.Unsupported, "start TLS: the server does not know fixed newstyle, so it has no TLS")
 	}
 	if err := h.simpleOption(optStartTLS); err != nil {
 		return fmt.Errorf("start TLS: %w", err)
@@ -106,7 +106,7 @@ func (h *clientHandshake) startTLS(ctx context.Context, cfg *tls.Config) error {
 	}
 	conn := tls.Client(h.stream.conn, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return clientErrorf(block.Permission, "%w", err)
+		return clientErrorf(block.Permission, "start TLS: %w", err)
 	}
 	h.stream = newClientStream(conn)
 	h.tls = true

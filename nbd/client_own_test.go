@@ -1,0 +1,153 @@
+package nbd
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/pojntfx/go-nbd/pkg/backend"
+
+	"sluice/backends/mem"
+	"sluice/block"
+	"sluice/block/blocktest"
+)
+
+// ownServer serves a device by this package's own server and gives the URI.
+func ownServer(t testing.TB, dev block.Device) string {
+	t.Helper()
+	return ownServerOn(t, filepath.Join(t.TempDir(), "nbd.sock"), &Export{Device: dev})
+}
+
+func ownServerOn(t testing.TB, socket string, exports ...*Export) string {
+	t.Helper()
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var catalog Exports
+	for _, x := range exports {
+		if err := catalog.Add(x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server := NewServer(ServerConfig{Catalog: &catalog})
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	t.Cleanup(func() {
+		_ = server.Close()
+		serving.Wait()
+	})
+	return URI{Socket: socket}.String()
+}
+
+func newRAM(t testing.TB, size int64) *mem.Device {
+	t.Helper()
+	dev, err := mem.New(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dev.Close() })
+	return dev
+}
+
+// TestClientOnOwnServer runs the conformance suite over this package's client and
+// server together, in each form of headers and with several connections.
+func TestClientOnOwnServer(t *testing.T) {
+	for name, cfg := range map[string]ClientConfig{
+		"extended":   {},
+		"structured": {NoExtended: true},
+		"simple":     {NoStructured: true},
+		"four":       {Connections: 4},
+	} {
+		var uri string
+		open := func(t testing.TB) block.Device {
+			c, err := Dial(background, uri, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		blocktest.Suite{Name: name, LooseZero: true, Reopen: open, Open: func(t testing.TB) block.Device {
+			uri = ownServer(t, newRAM(t, 2<<20))
+			return open(t)
+		}}.Run(t)
+	}
+}
+
+// TestFromGoNBD: a go-nbd backend is a Device like any other, and can be served.
+func TestFromGoNBD(t *testing.T) {
+	memory := func(t testing.TB) block.Device {
+		dev, err := FromGoNBD(backend.NewMemoryBackend(make([]byte, 2<<20)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dev
+	}
+	blocktest.Suite{Name: "alone", Open: memory}.Run(t)
+	c, err := Dial(background, ownServer(t, memory(t)), ClientConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, c)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// brokenBackend moves less than it should, and says nothing.
+type brokenBackend struct{ backend.Backend }
+
+func (brokenBackend) Size() (int64, error)                        { return 4096, nil }
+func (brokenBackend) ReadAt(p []byte, _ int64) (n int, err error) { return len(p) - 1, nil }
+
+func TestFromGoNBDShortRead(t *testing.T) {
+	dev, err := FromGoNBD(brokenBackend{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, dev.ReadAt(background, make([]byte, 512), 0), block.IO)
+	wantKind(t, dev.WriteAt(background, make([]byte, 512), 0, block.FUA), block.Invalid)
+}
+
+// BenchmarkClient reads and writes over a unix socket to this package's server.
+func BenchmarkClient(b *testing.B) {
+	uri := ownServer(b, newRAM(b, 64<<20))
+	for _, bench := range []struct {
+		name        string
+		size, depth int
+	}{{"4KiB/depth1", 4 << 10, 1}, {"4KiB/depth16", 4 << 10, 16}, {"1MiB/depth1", 1 << 20, 1}, {"1MiB/depth4", 1 << 20, 4}} {
+		b.Run("read/"+bench.name, func(b *testing.B) { benchmarkClient(b, uri, bench.size, bench.depth, (*Client).ReadAt) })
+		b.Run("write/"+bench.name, func(b *testing.B) {
+			benchmarkClient(b, uri, bench.size, bench.depth, func(c *Client, ctx context.Context, p []byte, off int64) error {
+				return c.WriteAt(ctx, p, off, 0)
+			})
+		})
+	}
+}
+
+func benchmarkClient(b *testing.B, uri string, size, depth int, do func(*Client, context.Context, []byte, int64) error) {
+	c, err := Dial(background, uri, ClientConfig{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	for d := range depth {
+		wg.Go(func() {
+			p := bytes.Repeat([]byte{1}, size)
+			for i := d; i < b.N; i += depth {
+				if err := do(c, background, p, int64(i*size)%(64<<20)); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
