@@ -16,6 +16,7 @@ import (
 	"sluice/backends/file"
 	"sluice/backends/location"
 	"sluice/backends/mem"
+	"sluice/backends/nbd"
 	"sluice/block"
 )
 
@@ -34,7 +35,7 @@ const local = ""
 var table = []backend{
 	{schemes: []string{local, "file"}, open: file.Open, locate: file.Locate, store: file.OpenStore},
 	{schemes: []string{"mem"}, open: mem.Open},
-	// nbd, nbds, nbd+unix, nbds+unix: backends/nbd
+	{schemes: []string{"nbd", "nbds", "nbd+unix", "nbds+unix"}, open: nbd.Open, store: nbd.OpenStore},
 }
 
 // Schemes lists the schemes that can be opened.
