@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -188,5 +190,16 @@ func (c copied) failed(dst *target, err error) error {
 	}
 }
 
-// connected asks for several connections to an NBD server.
-func (f *copyFlags) connected(url string) string { return url }
+// connected asks for several connections where the URL is an NBD server's and
+// does not say how many.
+func (f *copyFlags) connected(url string) string {
+	scheme := location.Scheme(url)
+	if !strings.HasPrefix(scheme, "nbd") || strings.Contains(url, "connections=") {
+		return url
+	}
+	sep := "?"
+	if strings.Contains(url, "?") {
+		sep = "&"
+	}
+	return url + sep + "connections=" + strconv.Itoa(f.connections)
+}

@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -23,22 +24,25 @@ const (
 	exitUsage
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
-
-// run executes a command line and gives the exit code. The first SIGINT or
-// SIGTERM ends the context, so that commands clean up; the second one kills.
-// Commands that serve take the signals over.
-func run(args []string) int {
+func main() {
+	// The first SIGINT or SIGTERM ends the context, so that commands clean up;
+	// the second one kills. Serving has an order of its own (serve.go).
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run executes a command line and gives the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(os.Stderr, "sluice: "+describe(err))
+	_, _ = fmt.Fprintln(stderr, "sluice: "+describe(err)) // nobody is left to tell
 	return exitCode(err)
 }
 
