@@ -135,7 +135,8 @@ type Ranger interface {
 	// writes in the ordinary way.
 	PinRange(off, n int64) (r FileRange, ok bool)
 
-	// UnpinRange gives back what PinRange returned.
+	// UnpinRange gives back what PinRange returned, unchanged: a layer that
+	// shifts or shortens a range keeps Token, by which the one below knows it.
 	UnpinRange(r FileRange)
 }
 

@@ -55,9 +55,10 @@ const (
 	CapFileRange                 // Ranger
 	CapBitmaps                   // Bitmapper
 
-	// CapMultiConn: several Devices opened on the same image by one process
-	// (or one Device used over several connections) see each other's completed
-	// writes, and a Flush through one covers the writes of all.
+	// CapMultiConn: what holds for the callers of one Device holds for callers
+	// that reach it over several connections: a completed write is visible to
+	// all, and a Flush by one covers the writes of all. It says nothing of two
+	// Devices opened on one image.
 	CapMultiConn
 
 	// CapSerialWrites: writes to the Device exclude each other anyway (as

@@ -9,7 +9,8 @@ import (
 // volume group, a Gluster volume. Names are relative, with slashes where the
 // store has folders. All methods may be called by many goroutines at once.
 type Store interface {
-	// List gives the entries of a folder ("" is the top), sorted by name.
+	// List gives the entries of a folder ("" is the top), sorted by name; names
+	// are relative to the store, not to the folder.
 	List(ctx context.Context, dir string) ([]Entry, error)
 
 	// Stat describes one entry.
