@@ -10,7 +10,7 @@ import (
 func fuzzSeed(h hostileReply, mode byte) []byte {
 	rec := &recordConn{}
 	c := &fakeConn{Conn: rec, structured: mode == 1, extended: mode == 2}
-	r := request{cookie: 1<<32 | 0, cmd: cmdRead, offset: 4096, length: kib64}
+	r := request{cookie: 1 << 32, cmd: cmdRead, offset: 4096, length: kib64}
 	switch h.call {
 	case "write":
 		r.cookie, r.cmd = 1<<32|1, cmdWrite

@@ -92,7 +92,11 @@ func (s *clientSlot) fail(code wireError, text string, off int64) {
 // result is what the request ended with, as an error that names op and object.
 func (s *clientSlot) result(op, object string) error {
 	if s.err != nil {
-		return &block.Error{Kind: block.KindOf(s.err), Op: op, Object: object, Off: s.off, Err: s.err}
+		kind := block.KindOf(s.err)
+		if e, ok := s.err.(*clientError); ok {
+			kind = e.kind // not that of the last attempt to connect, which it wraps
+		}
+		return &block.Error{Kind: kind, Op: op, Object: object, Off: s.off, Err: s.err}
 	}
 	if s.code == wireOK {
 		return nil

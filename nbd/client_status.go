@@ -125,7 +125,7 @@ func (c *Client) Extents(ctx context.Context, off, n int64, dst []block.Extent) 
 	if c.allocation < 0 {
 		return dst, c.unsupported("extents", off, "the server does not offer "+ContextAllocation)
 	}
-	return c.extents(ctx, "extents", off, n, dst, func(st *clientStatus) clientWalk {
+	return c.extents(ctx, clientQuery{op: "extents", off: off, n: n}, dst, func(st *clientStatus) clientWalk {
 		w := clientWalk{a: st.lists[c.allocation].runs}
 		if c.depth >= 0 {
 			w.b, w.both = st.lists[c.depth].runs, true
@@ -171,7 +171,7 @@ func (c *Client) BitmapExtents(ctx context.Context, name string, off, n int64, d
 	if i < 0 {
 		return dst, block.Errorf(block.NotFound, "bitmap extents", c.object, off, "no bitmap %q was agreed on", name)
 	}
-	return c.extents(ctx, "bitmap extents", off, n, dst, func(st *clientStatus) clientWalk {
+	return c.extents(ctx, clientQuery{op: "bitmap extents", off: off, n: n}, dst, func(st *clientStatus) clientWalk {
 		return clientWalk{a: st.lists[i].runs}
 	}, func(flags, _ uint64, _ bool) block.Extent {
 		if flags&clientStateDirty != 0 {
@@ -202,7 +202,7 @@ func (c *Client) BlockStatus(ctx context.Context, name string, off, n int64) ([]
 	st := clientStatusPool.Get().(*clientStatus)
 	defer clientStatusPool.Put(st)
 	st.keep = clientMaxRuns
-	if err := c.askStatus(ctx, op, off, n, st, false); err != nil {
+	if err := c.askStatus(ctx, clientQuery{op: op, off: off, n: n}, st); err != nil {
 		return nil, err
 	}
 	var list []StatusExtent
@@ -246,30 +246,37 @@ func clientCut(runs []clientRun, n uint64) []clientRun {
 	return runs
 }
 
-// extents asks until n bytes are covered or dst is full.
-func (c *Client) extents(ctx context.Context, op string, off, n int64, dst []block.Extent,
+// clientQuery is what a block status request is to be about.
+type clientQuery struct {
+	op     string // for messages
+	off, n int64
+	one    bool // no more than one extent of each context
+}
+
+// extents asks until the range is covered or dst is full.
+func (c *Client) extents(ctx context.Context, q clientQuery, dst []block.Extent,
 	lists func(*clientStatus) clientWalk, make func(a, b uint64, both bool) block.Extent) ([]block.Extent, error) {
-	if err := c.check(op, off, n); err != nil || n == 0 {
+	if err := c.check(q.op, q.off, q.n); err != nil || q.n == 0 {
 		return dst, err
 	}
 	st := clientStatusPool.Get().(*clientStatus)
 	defer clientStatusPool.Put(st)
 	first := len(dst)
-	for n > 0 && len(dst) < cap(dst) {
+	for q.n > 0 && len(dst) < cap(dst) {
 		// Room for the caller's, and for those of two contexts that are joined.
 		room := cap(dst) - len(dst)
-		st.keep = min(2*room, clientMaxRuns)
-		if err := c.askStatus(ctx, op, off, n, st, room == 1); err != nil {
+		st.keep, q.one = min(2*room, clientMaxRuns), room == 1
+		if err := c.askStatus(ctx, q, st); err != nil {
 			return dst, err
 		}
 		walk := lists(st)
-		for n > 0 {
+		for q.n > 0 {
 			run, a, b := walk.next()
 			if run == 0 {
 				break
 			}
 			e := make(a, b, walk.both)
-			e.Len = int64(min(run, uint64(n)))
+			e.Len = int64(min(run, uint64(q.n)))
 			last := len(dst) - 1
 			if last >= first && dst[last].State == e.State && dst[last].Depth == e.Depth {
 				dst[last].Len += e.Len
@@ -278,7 +285,7 @@ func (c *Client) extents(ctx context.Context, op string, off, n int64, dst []blo
 			} else {
 				break
 			}
-			off, n = off+e.Len, n-e.Len
+			q.off, q.n = q.off+e.Len, q.n-e.Len
 		}
 	}
 	return dst, nil
@@ -286,9 +293,9 @@ func (c *Client) extents(ctx context.Context, op string, off, n int64, dst []blo
 
 // askStatus sends one block status request for the range, or for as much of it
 // as the header can say.
-func (c *Client) askStatus(ctx context.Context, op string, off, n int64, st *clientStatus, one bool) error {
-	r := clientRequest{op: op, cmd: cmdBlockStatus, off: off, n: min(n, c.maxEffect), status: st}
-	if one {
+func (c *Client) askStatus(ctx context.Context, q clientQuery, st *clientStatus) error {
+	r := clientRequest{op: q.op, cmd: cmdBlockStatus, off: q.off, n: min(q.n, c.maxEffect), status: st}
+	if q.one {
 		r.flags = cfReqOne
 	}
 	return c.request(ctx, r)

@@ -97,19 +97,6 @@ func (s *clientStream) readFull(dst []byte) error {
 	return nil
 }
 
-// skip reads n bytes and drops them.
-func (s *clientStream) skip(n int) error {
-	for n > 0 {
-		step := min(n, len(s.buf))
-		if err := s.need(step, len(s.buf)); err != nil {
-			return err
-		}
-		s.next(step)
-		n -= step
-	}
-	return nil
-}
-
 // send writes the pieces with as few system calls as possible. It does not keep
 // them.
 func (s *clientStream) send(pieces [][]byte) error {

@@ -108,7 +108,7 @@ func parseURI(s string) (URI, error) {
 		return URI{}, fmt.Errorf("scheme %q is none of nbd, nbds, nbd+unix and nbds+unix", parsed.Scheme)
 	}
 	if parsed.Opaque != "" {
-		return URI{}, fmt.Errorf("no // after %s:", parsed.Scheme)
+		return URI{}, fmt.Errorf("//HOST or ///NAME is missing after %q", parsed.Scheme+":")
 	}
 	if parsed.Fragment != "" {
 		return URI{}, fmt.Errorf("a fragment (#) has no meaning in it")

@@ -61,7 +61,7 @@ func TestURIErrors(t *testing.T) {
 	}{
 		{"http://x/y", `scheme "http"`, block.Invalid},
 		{"/a/path", `scheme ""`, block.Invalid},
-		{"nbd:unix:/sock", "no // after nbd:", block.Invalid},
+		{"nbd:unix:/sock", `is missing after "nbd:"`, block.Invalid},
 		{"nbd+unix:///x", "needs the parameter socket=PATH", block.Invalid},
 		{"nbd+unix://host/x?socket=s", `takes no host ("host")`, block.Invalid},
 		{"nbd://h/x?socket=s", "needs the scheme nbd+unix", block.Invalid},
