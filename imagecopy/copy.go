@@ -24,10 +24,11 @@ import (
 
 // Options shape a Copy. The zero value of each means its default.
 type Options struct {
-	// Requests is how many reads or writes are in flight at once. Default 16.
+	// Requests is how many reads or writes are in flight at once. Default 16,
+	// and 4 between local files, where more only contend for the file's lock.
 	Requests int
 	// RequestSize is the longest read and write in bytes, a multiple of 4096.
-	// Default 256 KiB.
+	// Default 512 KiB.
 	RequestSize int
 
 	// Grain is the shortest run of zeroes inside data that is treated as such,
@@ -51,7 +52,8 @@ type Options struct {
 
 const (
 	defaultRequests    = 16
-	defaultRequestSize = 256 << 10
+	localRequests      = 4
+	defaultRequestSize = 512 << 10
 	maxRequestSize     = 32 << 20
 	leastGrain         = 4096
 	mostGrain          = 64 << 10
@@ -101,6 +103,9 @@ func (c *copier) prepare() error {
 	o, from, to := &c.opts, c.src.Info, c.dst.Info
 	if o.Requests == 0 {
 		o.Requests = defaultRequests
+		if from.Has(block.CapFileRange) && to.Has(block.CapSerialWrites) {
+			o.Requests = localRequests
+		}
 	}
 	if o.RequestSize == 0 {
 		o.RequestSize = defaultRequestSize

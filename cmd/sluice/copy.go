@@ -70,8 +70,8 @@ func newCopy(g *globals) *cobra.Command {
 	flags.StringVar(&f.progress, "progress", "auto", "show a progress bar on standard error: auto (on a terminal), on or off")
 	complete(cmd, "progress", "auto", "on", "off")
 	flags.IntVar(&f.connections, "connections", 4, "connections to each NBD server that permits several")
-	flags.IntVar(&f.requests, "parallel", 16, "requests in flight")
-	flags.StringVar(&f.requestSize, "request-size", "256K", "longest read and write, a multiple of 4K up to 32M")
+	flags.IntVar(&f.requests, "parallel", 0, "requests in flight (default 16; 4 between local files)")
+	flags.StringVar(&f.requestSize, "request-size", "512K", "longest read and write, a multiple of 4K up to 32M")
 	flags.StringVar(&f.sparse, "sparse", "", "leave out runs of zeroes of this size and more inside data; 0 copies them (default: 4K, or the destination's preferred block size)")
 	flags.BoolVar(&f.noExtents, "no-extents", false, "read all of the source, whatever it says of its holes")
 	flags.BoolVar(&f.allocated, "allocated", false, "give zeroes space in the destination")
@@ -94,8 +94,8 @@ func (f *copyFlags) options(cmd *cobra.Command) (imagecopy.Options, error) {
 		return o, usagef(cmd, "--request-size: %w", err)
 	case request < 4096 || request > 32<<20 || request%4096 != 0:
 		return o, usagef(cmd, "--request-size %s is no multiple of 4K from 4K to 32M", f.requestSize)
-	case f.requests < 1 || f.requests > 1024:
-		return o, usagef(cmd, "--parallel %d is not in 1 ... 1024", f.requests)
+	case f.requests < 0 || f.requests > 1024:
+		return o, usagef(cmd, "--parallel %d is not in 0 ... 1024", f.requests)
 	case f.connections < 1 || f.connections > 64:
 		return o, usagef(cmd, "--connections %d is not in 1 ... 64", f.connections)
 	case f.force && f.inPlace:

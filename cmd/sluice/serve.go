@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -148,7 +149,7 @@ func (f *serveFlags) announceAndRun(cmd *cobra.Command, s *gateway.Single, cfg g
 	for _, l := range cfg.Listeners {
 		uri := endpoint.URI(l.Addr(), f.name, f.tls.forced())
 		if f.json {
-			err = printJSON(cmd.OutOrStdout(), map[string]string{"ready": uri})
+			err = json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{"ready": uri}) // one line each
 		} else {
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ready", uri)
 		}

@@ -24,8 +24,10 @@ func formatOf(format, url string) string {
 	if format != "" {
 		return format
 	}
-	path, _, _ := strings.Cut(url, "?")
-	return formats.FromName(path)
+	if location.Scheme(url) != "" {
+		url, _, _ = strings.Cut(url, "?")
+	}
+	return formats.FromName(url)
 }
 
 // checkFormat refuses formats that are not there before anything is touched.
