@@ -140,6 +140,7 @@ type budget struct {
 	bytes    int64
 	maxReq   int
 	maxBytes int64
+	waiting  bool // take waits for room
 	free     *job
 }
 
@@ -153,8 +154,10 @@ func (b *budget) init(requests int, bytes int64) {
 func (b *budget) take(n int64) *job {
 	b.mu.Lock()
 	for b.requests > 0 && (b.requests >= b.maxReq || b.bytes+n > b.maxBytes) {
+		b.waiting = true
 		b.room.Wait()
 	}
+	b.waiting = false
 	b.requests++
 	b.bytes += n
 	j := b.free
@@ -184,7 +187,7 @@ func (b *budget) give(j *job) {
 	}
 	j.data, j.hlen = nil, 0
 	b.mu.Lock()
-	wake := b.requests >= b.maxReq || b.bytes >= b.maxBytes/2
+	wake := b.waiting
 	b.requests--
 	b.bytes -= j.charged
 	j.next, b.free = b.free, j

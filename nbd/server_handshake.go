@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -131,8 +132,8 @@ func (h *handshake) option(ctx context.Context) error {
 	if length > maxOptionLength {
 		return h.skipOption(opt, length)
 	}
-	data := make([]byte, length)
-	if err := h.read(data); err != nil {
+	data, err := h.data(length)
+	if err != nil {
 		return err
 	}
 	if h.srv.draining.Load() && opt != optAbort && opt != optExportName {
@@ -212,6 +213,16 @@ func clip(text string) string {
 	return text
 }
 
+// data reads n bytes of option data. The memory grows with what has arrived:
+// what is only announced costs nothing.
+func (h *handshake) data(n uint32) ([]byte, error) {
+	var data bytes.Buffer
+	if _, err := io.CopyN(&data, h.conn, int64(n)); err != nil {
+		return nil, gone(err)
+	}
+	return data.Bytes(), nil
+}
+
 // read fills p.
 func (h *handshake) read(p []byte) error {
 	_, err := io.ReadFull(h.conn, p)
@@ -223,7 +234,7 @@ func gone(err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, io.EOF) || block.KindOf(err) == block.Transient {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || block.KindOf(err) == block.Transient {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	return err

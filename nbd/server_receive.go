@@ -313,8 +313,11 @@ func (c *serverConn) write(ctx context.Context, req request) error {
 // enqueue makes a job of a request without a write's payload.
 func (c *serverConn) enqueue(ctx context.Context, req request, payload uint64) error {
 	charge := int64(payload)
-	if req.cmd == cmdRead {
+	switch req.cmd {
+	case cmdRead:
 		charge = int64(req.length)
+	case cmdBlockStatus:
+		charge += int64(statusSize(len(c.contexts)))
 	}
 	if c.budget.tight(charge) {
 		c.push()

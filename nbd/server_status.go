@@ -29,6 +29,9 @@ const (
 // errorBuffer holds an error reply of either form.
 func errorBuffer(text int) *buffer.Buffer { return buffer.Get(chunkExtendedSize + 6 + text) }
 
+// statusSize is the room that a status reply for so many contexts may take.
+func statusSize(contexts int) int { return contexts * (chunkExtendedSize + 8 + statusExtents*16) }
+
 // statusDevice answers a block status request: one chunk for each context.
 func (c *serverConn) statusDevice(ctx context.Context, j *job) error {
 	contexts, length := c.contexts, j.req.length
@@ -38,7 +41,7 @@ func (c *serverConn) statusDevice(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	out := buffer.Get(len(contexts) * (chunkExtendedSize + 8 + statusExtents*16))
+	out := buffer.Get(statusSize(len(contexts)))
 	if j.buf != nil {
 		j.buf.Release()
 	}
