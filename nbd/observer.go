@@ -43,6 +43,7 @@ type Observer interface {
 // Sharder is an Observer that hands each connection an Observer of its own, so
 // that connections do not write to the same counters.
 type Sharder interface {
+	// Shard gives a connection its Observer; all calls of the connection go to it.
 	Shard() Observer
 }
 

@@ -172,7 +172,7 @@ func (s *Server) start(conn net.Conn) {
 	}
 	go func() {
 		defer s.forget(ses)
-		ses.run(s.base())
+		_ = ses.run(s.base()) // it has logged why
 	}()
 }
 

@@ -38,6 +38,7 @@ import (
 type serverConn struct {
 	srv    *Server
 	stream stream
+	files  fileSender // the stream again, where it can; else nil
 	log    *slog.Logger
 
 	dev        *block.Resolved
@@ -70,6 +71,7 @@ func newServerConn(srv *Server, st stream, a *agreement, log *slog.Logger) *serv
 		readOnly: a.readOnly, flags: a.flags, structured: a.structured, extended: a.extended, contexts: a.contexts,
 		obs: a.export.Observer, headerSize: requestSize,
 	}
+	c.files, _ = st.(fileSender)
 	if a.extended {
 		c.headerSize = requestExtendedSize
 	}

@@ -117,7 +117,7 @@ func (c *serverConn) idle() error {
 	c.in.Release()
 	c.in = nil
 	c.work.retire()
-	err := c.stream.waitRecv()
+	err := c.stream.wait(toReceive)
 	c.in = buffer.Get(inSize)
 	return err
 }
@@ -259,7 +259,7 @@ func (c *serverConn) readWhole(req request) bool {
 	if c.mayHaveHoles(req) {
 		return false
 	}
-	if c.dev.Ranger != nil && req.length >= sendFileMin && c.stream.canSendFile() {
+	if c.dev.Ranger != nil && req.length >= sendFileMin && c.files != nil {
 		r, ok := c.dev.Ranger.PinRange(int64(req.offset), int64(req.length))
 		if ok && r.Resident && r.Len == int64(req.length) {
 			c.push()

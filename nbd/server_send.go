@@ -42,7 +42,7 @@ func (c *serverConn) put(done jobQueue, mayWait bool) {
 		return
 	}
 	b.busy = true
-	if !mayWait && !c.stream.canSendFile() {
+	if !mayWait && c.files == nil {
 		c.handOver() // a TLS write cannot be left and taken up again
 		b.mu.Unlock()
 		return
@@ -86,7 +86,7 @@ func (c *serverConn) sendQueue(mayWait bool) {
 			c.handOver()
 			return
 		case errors.Is(err, errStalled):
-			if err := c.stream.waitSend(); err != nil {
+			if err := c.stream.wait(toSend); err != nil {
 				c.breakOff(err)
 			}
 		default:
@@ -128,7 +128,7 @@ func (c *serverConn) sendSome() error {
 		return err
 	}
 	if last.pinned {
-		n, err := c.stream.sendFile(last.file.FD, last.file.Off+last.fileSent, last.file.Len-last.fileSent)
+		n, err := c.files.sendFile(last.file.FD, last.file.Off+last.fileSent, last.file.Len-last.fileSent)
 		last.fileSent += n
 		if err != nil {
 			return err

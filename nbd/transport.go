@@ -13,29 +13,21 @@ import (
 )
 
 // stream is a connection after the handshake, as the data path sees it. recv is
-// called by one goroutine, the send methods by one at a time (conn_send.go sees
-// to that), the others by anyone.
+// called by one goroutine, send by one at a time (server_send.go sees to that), the
+// others by anyone.
 type stream interface {
 	// recv waits for bytes and reads at least one into p; io.EOF when the peer
 	// sends no more. With idle it returns errIdle when nothing came for a while,
-	// so that the caller can give up buffers before it goes on with waitRecv.
+	// so that the caller can give up buffers before it waits on.
 	recv(p []byte, idle bool) (int, error)
-
-	// waitRecv waits until there is something to receive.
-	waitRecv() error
 
 	// send writes as much as it can and takes that from v: less than all only
 	// with an error. errStalled means that the peer took nothing for a while;
-	// the caller goes on after waitSend.
+	// the caller goes on after a wait.
 	send(v *ioVec) error
 
-	// sendFile writes n bytes of a file, with the same rules as send, and
-	// returns how many were sent. Only where canSendFile.
-	sendFile(fd int, off, n int64) (int64, error)
-	canSendFile() bool
-
-	// waitSend waits until the peer takes bytes again.
-	waitSend() error
+	// wait returns when the peer has sent bytes, or takes bytes again.
+	wait(d direction) error
 
 	// stopReceiving makes recv return what has arrived and then io.EOF.
 	stopReceiving()
@@ -47,6 +39,21 @@ type stream interface {
 	// method but close and stopReceiving can be running.
 	release()
 }
+
+// fileSender is a stream to which the kernel can move a file's bytes.
+type fileSender interface {
+	// sendFile writes n bytes of a file, with the same rules as send, and
+	// returns how many were sent.
+	sendFile(fd int, off, n int64) (int64, error)
+}
+
+// direction is what a wait is for.
+type direction bool
+
+const (
+	toReceive direction = false
+	toSend    direction = true
+)
 
 var (
 	// errStalled: the peer's receive buffer stayed full for stallTime.
@@ -179,7 +186,7 @@ func (s *socketStream) recv(p []byte, idle bool) (int, error) {
 			if idle {
 				return 0, errIdle
 			}
-			if err := s.waitRecv(); err != nil {
+			if err := s.wait(toReceive); err != nil {
 				return 0, err
 			}
 		case errno != 0:
@@ -193,7 +200,11 @@ func (s *socketStream) recv(p []byte, idle bool) (int, error) {
 	}
 }
 
-func (s *socketStream) waitRecv() error {
+func (s *socketStream) wait(d direction) error {
+	if d == toSend {
+		s.writeTried = false
+		return s.raw.Write(s.writable)
+	}
 	s.readTried = false
 	return s.raw.Read(s.readable)
 }
@@ -275,11 +286,6 @@ func (s *socketStream) sendFile(fd int, off, n int64) (int64, error) {
 	return sent, nil
 }
 
-func (s *socketStream) waitSend() error {
-	s.writeTried = false
-	return s.raw.Write(s.writable)
-}
-
 func (s *socketStream) hasInput() bool { return s.poll(unix.POLLIN) }
 func (s *socketStream) hasRoom() bool  { return s.poll(unix.POLLOUT) }
 
@@ -289,8 +295,6 @@ func (s *socketStream) poll(events int16) bool {
 	n, err := unix.Poll(fds[:], 0)
 	return n > 0 || err != nil
 }
-
-func (s *socketStream) canSendFile() bool { return true }
 
 // stopReceiving and close may come from outside at any time, so they go through
 // raw, which knows whether the descriptor is still ours.
@@ -351,11 +355,8 @@ func (s *plainStream) send(v *ioVec) error {
 // records.
 const gatherSize = 64 << 10
 
-func (s *plainStream) waitRecv() error                           { return nil }
-func (s *plainStream) sendFile(int, int64, int64) (int64, error) { return 0, errors.ErrUnsupported }
-func (s *plainStream) canSendFile() bool                         { return false }
-func (s *plainStream) waitSend() error                           { return nil }
-func (s *plainStream) release()                                  { _ = s.conn.Close() }
+func (s *plainStream) wait(direction) error { return nil } // its calls wait themselves
+func (s *plainStream) release()             { _ = s.conn.Close() }
 
 // close does not wait for a TLS close_notify that a stuck peer would not take:
 // it closes what lies below.
