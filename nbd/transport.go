@@ -148,11 +148,14 @@ func newSocketStream(conn net.Conn, sc syscall.Conn) (*socketStream, error) {
 		return nil, err
 	}
 	s := &socketStream{conn: conn, raw: raw}
-	err = raw.Control(func(fd uintptr) { s.fd = int(fd) })
-	if err == nil {
-		err = setTimeouts(s.fd)
-	}
-	if err != nil {
+	// Inside Control: somebody may close conn meanwhile, and the number be
+	// another connection's.
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		s.fd = int(fd)
+		failed = setTimeouts(s.fd)
+	})
+	if err = errors.Join(err, failed); err != nil {
 		return nil, err
 	}
 	// Each is called first before the wait (says no) and again after it.
