@@ -11,6 +11,7 @@ ARGS    ?=
 
 # Tests that need the binary take this one.
 export SLUICE_BIN = $(CURDIR)/$(BIN)
+GOTEST   = scripts/on-disk $(GO) test
 # Lint is about the source: once is enough, without the race detector and whatever the tags.
 PACKAGES = $(shell $(GO) list ./... | grep -v '/internal/lint$$')
 
@@ -30,19 +31,19 @@ test: deps build ## run everything: lint, tests, race detector, foreign clients 
 	@$(MAKE) --no-print-directory interop
 
 test-go: build ## run the tests that need nothing but Go
-	$(GO) test $(ARGS) $(PACKAGES)
+	$(GOTEST) $(ARGS) $(PACKAGES)
 
 race: build ## run the same with the race detector (needs gcc)
-	CGO_ENABLED=1 $(GO) test -race $(ARGS) $(PACKAGES)
+	CGO_ENABLED=1 $(GOTEST) -race $(ARGS) $(PACKAGES)
 
 interop: build ## run the tests against programs that others wrote (needs "make deps", root)
-	$(GO) test -tags interop -timeout 15m $(ARGS) $(PACKAGES)
+	$(GOTEST) -tags interop -timeout 15m $(ARGS) $(PACKAGES)
 
 fuzz-short: ## run each fuzz target for FUZZTIME (5s)
 	scripts/fuzz $(FUZZTIME)
 
 soak: build ## run the tests COUNT (10) times in random order with the race detector
-	CGO_ENABLED=1 $(GO) test -race -shuffle on -count $(COUNT) -timeout 2h $(ARGS) $(PACKAGES)
+	CGO_ENABLED=1 $(GOTEST) -race -shuffle on -count $(COUNT) -timeout 2h $(ARGS) $(PACKAGES)
 
 lint: ## check layers, sizes, vet, staticcheck, errcheck and the house's rules
 	$(GO) test ./internal/lint
@@ -56,7 +57,7 @@ tidy-check: ## check that go.mod and go.sum say what is used
 
 cover: build ## print the coverage of each package; the profile is in build/cover.out
 	@mkdir -p build
-	$(GO) test -coverprofile build/cover.out $(PACKAGES)
+	$(GOTEST) -coverprofile build/cover.out $(PACKAGES)
 	$(GO) tool cover -func build/cover.out | tail -n 1
 
 bench: build deps ## measure us and the peers, write bench/RESULTS.md (ARGS="--quick" and others)
