@@ -33,8 +33,9 @@ type SingleConfig struct {
 	// waits for as long as they take.
 	DrainTimeout time.Duration
 
-	Metrics *metrics.Export // may be nil
-	Logger  *slog.Logger
+	Stopping func()          // called when Run takes no more requests; may be nil
+	Metrics  *metrics.Export // may be nil
+	Logger   *slog.Logger
 }
 
 // Single serves one device.
@@ -69,8 +70,9 @@ func NewSingle(cfg SingleConfig) (*Single, error) {
 
 // Run serves until stop ends or a listener fails. Then it takes no more
 // requests, lets those that have arrived finish, flushes the device and closes
-// it. When cut ends, it does not wait for clients any longer. The error tells
-// why serving ended other than by stop, or that the device could not be flushed.
+// it. When cut ends, it does not wait for clients any longer, but flushes all the
+// same. The error tells why serving ended other than by stop, or that the device
+// could not be flushed.
 func (s *Single) Run(stop, cut context.Context) error {
 	failed := make(chan error, len(s.cfg.Listeners))
 	var serving sync.WaitGroup
@@ -86,9 +88,12 @@ func (s *Single) Run(stop, cut context.Context) error {
 	case <-stop.Done():
 	case err = <-failed:
 	}
+	if s.cfg.Stopping != nil {
+		s.cfg.Stopping()
+	}
 	s.drain(cut)
 	serving.Wait()
-	return errors.Join(err, s.release(cut))
+	return errors.Join(err, s.release(context.WithoutCancel(cut)))
 }
 
 // drain ends all connections, those that take too long by force.
@@ -108,10 +113,10 @@ func (s *Single) drain(cut context.Context) {
 }
 
 // release makes durable what clients wrote and gives the device back.
-func (s *Single) release(cut context.Context) error {
+func (s *Single) release(ctx context.Context) error {
 	var err error
 	if !s.cfg.Device.Info().ReadOnly {
-		err = block.Wrap(s.cfg.Device.Flush(cut), "flush", s.cfg.Object, -1)
+		err = block.Wrap(s.cfg.Device.Flush(ctx), "flush", s.cfg.Object, -1)
 	}
 	return errors.Join(err, block.Wrap(s.cfg.Device.Close(), "close", s.cfg.Object, -1))
 }

@@ -43,8 +43,9 @@ func newProgress(w io.Writer, total int64, show bool) *progress {
 		return p
 	}
 	p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true),
-		progressbar.OptionUseIECUnits(true), progressbar.OptionShowTotalBytes(true), progressbar.OptionFullWidth(),
-		progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(0))
+		progressbar.OptionUseIECUnits(true), progressbar.OptionShowTotalBytes(true), progressbar.OptionShowCount(),
+		progressbar.OptionSetWidth(30), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(0))
+	p.bar.StartWithoutRender() // the rate counts from here, not from the first piece
 	p.over, p.ended = make(chan struct{}), make(chan struct{})
 	go p.draw(w)
 	return p

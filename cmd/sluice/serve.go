@@ -25,9 +25,10 @@ import (
 const serveLong = `Serve one image as an NBD export until SIGTERM or SIGINT.
 
 For each place a line "ready URI" is printed on standard output when clients can
-connect. Sockets that a service manager hands over (LISTEN_FDS) are used too;
-without them and without --nbd, the export is at a socket of its own in the
-runtime folder (/run/sluice for root, else $XDG_RUNTIME_DIR/sluice).
+connect. Sockets that a service manager hands over (LISTEN_FDS) are served too,
+without such a line; without them and without --nbd, the export is at a socket of
+its own in the runtime folder (/run/sluice for root, else
+$XDG_RUNTIME_DIR/sluice).
 
 On the first SIGTERM or SIGINT no more requests are taken, those that have
 arrived are finished, the image is flushed, and the exit code is 0. A second
@@ -58,6 +59,8 @@ type serveFlags struct {
 	pidFile     string
 	connections int
 	shutdown    time.Duration
+
+	handed int // listeners that a service manager opened; they come first
 }
 
 func newServe(g *globals) *cobra.Command {
@@ -109,6 +112,7 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 	cfg := gateway.SingleConfig{
 		Object: location.Redact(url), Name: f.name, Description: f.description, ReadOnly: f.open.ReadOnly,
 		MaxConnections: f.connections, DrainTimeout: f.shutdown, Logger: slog.Default(),
+		Stopping: func() { notify(daemon.SdNotifyStopping) },
 	}
 	if err := f.tls.apply(cmd, &cfg); err != nil {
 		return err
@@ -137,7 +141,8 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 }
 
 // announceAndRun tells everybody who wants to know that clients can connect, and
-// serves them.
+// serves them. Who handed sockets over knows where they are, and may give its
+// own output to us: nothing is printed about those.
 func (f *serveFlags) announceAndRun(cmd *cobra.Command, s *gateway.Single, cfg gateway.SingleConfig, stop, cut context.Context) error {
 	removePID, err := writePIDFile(f.pidFile)
 	if err != nil {
@@ -146,20 +151,24 @@ func (f *serveFlags) announceAndRun(cmd *cobra.Command, s *gateway.Single, cfg g
 		return err
 	}
 	defer removePID()
-	for _, l := range cfg.Listeners {
-		uri := endpoint.URI(l.Addr(), f.name, f.tls.forced())
-		if f.json {
-			err = json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{"ready": uri}) // one line each
-		} else {
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ready", uri)
-		}
-		if err != nil {
-			slog.Warn("cannot print where the export is", "uri", uri, "err", err)
-		}
+	for _, l := range cfg.Listeners[f.handed:] {
+		f.announce(cmd, endpoint.URI(l.Addr(), f.name, f.tls.forced()))
 	}
 	notify(daemon.SdNotifyReady)
-	context.AfterFunc(stop, func() { notify(daemon.SdNotifyStopping) })
 	return s.Run(stop, cut)
+}
+
+// announce prints where the export is.
+func (f *serveFlags) announce(cmd *cobra.Command, uri string) {
+	var err error
+	if f.json {
+		err = json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{"ready": uri}) // one line each
+	} else {
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "ready", uri)
+	}
+	if err != nil {
+		slog.Warn("cannot print where the export is", "uri", uri, "err", err)
+	}
 }
 
 // notify tells the service manager, if there is one.
@@ -174,6 +183,7 @@ func notify(state string) {
 func (f *serveFlags) signals(parent context.Context) (stop, cut context.Context, release func()) {
 	stop, stopNow := context.WithCancel(parent)
 	cut, cutNow := context.WithCancel(context.WithoutCancel(parent))
+	signal.Ignore(syscall.SIGPIPE) // who read our output may leave, clients stay
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	over := make(chan struct{})
@@ -183,7 +193,7 @@ func (f *serveFlags) signals(parent context.Context) (stop, cut context.Context,
 		for _, act := range []func(){stopNow, cutNow} {
 			select {
 			case s := <-signals:
-				slog.Info("stopping", "signal", s.String())
+				slog.Debug("stopping", "signal", s.String())
 				act()
 			case <-over:
 				return
@@ -240,6 +250,7 @@ func (f *serveFlags) listen(cmd *cobra.Command, ctx context.Context) ([]net.List
 	if err != nil {
 		return nil, err
 	}
+	f.handed = len(listeners)
 	if len(listeners)+len(addrs) == 0 {
 		a, err := ownSocket()
 		if err != nil {
