@@ -51,6 +51,7 @@ type fakeServer struct {
 type fakeConn struct {
 	s          *fakeServer
 	net.Conn   // the secure one after STARTTLS
+	raw        net.Conn
 	number     int
 	structured bool
 	extended   bool
@@ -94,7 +95,7 @@ func (s *fakeServer) accept(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.number++
-	c := &fakeConn{s: s, Conn: conn, number: s.number}
+	c := &fakeConn{s: s, Conn: conn, raw: conn, number: s.number}
 	if s.cut {
 		_ = conn.Close()
 		return
@@ -125,7 +126,7 @@ func (s *fakeServer) crash(away bool) {
 	s.cut = away
 	copy(s.data, s.stable)
 	for c := range s.live {
-		_ = c.Close()
+		_ = c.raw.Close()
 	}
 }
 

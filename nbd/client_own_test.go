@@ -71,7 +71,7 @@ func TestClientOnOwnServer(t *testing.T) {
 			return c
 		}
 		blocktest.Suite{Name: name, LooseZero: true, Reopen: open, Open: func(t testing.TB) block.Device {
-			uri = ownServer(t, newRAM(t, 2<<20))
+			uri = ownServer(t, newRAM(t, blocktest.MinSize))
 			return open(t)
 		}}.Run(t)
 	}

@@ -139,9 +139,9 @@ type clientCover struct {
 
 type clientSpan struct{ lo, hi int64 }
 
-// clientMaxSpans bounds how scattered a reply may be: twice what the alternation
-// of 512-byte pieces makes of the longest payload.
-const clientMaxSpans = maxPayload / 512
+// clientMaxSpans bounds how scattered a reply may be. Chunks that come in order
+// make one run however small they are; only those out of order add to the number.
+const clientMaxSpans = 4096
 
 func (c *clientCover) reset() {
 	more := c.more[:0]
