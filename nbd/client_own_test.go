@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -27,6 +28,12 @@ func ownServerOn(t testing.TB, socket string, exports ...*Export) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ownServe(t, listener, exports...)
+	return URI{Socket: socket}.String()
+}
+
+func ownServe(t testing.TB, listener net.Listener, exports ...*Export) {
+	t.Helper()
 	var catalog Exports
 	for _, x := range exports {
 		if err := catalog.Add(x); err != nil {
@@ -40,7 +47,6 @@ func ownServerOn(t testing.TB, socket string, exports ...*Export) string {
 		_ = server.Close()
 		serving.Wait()
 	})
-	return URI{Socket: socket}.String()
 }
 
 func newRAM(t testing.TB, size int64) *mem.Device {
@@ -74,6 +80,33 @@ func TestClientOnOwnServer(t *testing.T) {
 			uri = ownServer(t, newRAM(t, blocktest.MinSize))
 			return open(t)
 		}}.Run(t)
+	}
+}
+
+// TestClientTransports goes over TCP and over an abstract socket.
+func TestClientTransports(t *testing.T) {
+	for _, addr := range []string{"tcp 127.0.0.1:0", "unix @" + t.TempDir()} {
+		network, address, _ := strings.Cut(addr, " ")
+		listener, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ownServe(t, listener, &Export{Name: "disk", Device: newRAM(t, 1<<20)})
+		u := URI{Export: "disk"}
+		switch a := listener.Addr().(type) {
+		case *net.TCPAddr:
+			u.Host, u.Port = a.IP.String(), uint16(a.Port)
+		case *net.UnixAddr:
+			u.Socket = "\x00" + a.Name[1:]
+		}
+		c, err := Dial(background, u.String(), ClientConfig{Connections: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		roundTrip(t, c)
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
