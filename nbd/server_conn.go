@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sluice/block"
@@ -56,7 +55,7 @@ type serverConn struct {
 
 	headerSize int // of requests
 
-	dataRange atomic.Pointer[dataRange] // where the device has no holes
+	data dataRange // where the device has no holes
 
 	receiver
 	budget budget
@@ -122,6 +121,8 @@ type job struct {
 	file     block.FileRange // sent after the header, instead of data
 	pinned   bool
 	fileSent int64
+
+	extents [readPieces + 1]block.Extent // of a read that may have holes; one more for the rest
 
 	charged int64 // bytes in the budget
 	serial  bool  // a write that waits for the one before it

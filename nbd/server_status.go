@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"sluice/block"
 	"sluice/block/buffer"
@@ -188,28 +189,51 @@ func (c *serverConn) mayHaveHoles(req request) bool {
 	if !c.structured || req.flags&cfDF != 0 || c.dev.Extenter == nil || req.length < holeMin {
 		return false
 	}
-	known := c.dataRange.Load()
-	return known == nil || req.offset < known.lo || req.offset+req.length > known.hi
+	return !c.data.covers(req.offset, req.offset+req.length)
 }
 
-// dataRange is a run of data that the device told of.
-type dataRange struct{ lo, hi uint64 }
+// dataRange is a run of bytes that the device called data.
+type dataRange struct {
+	mu     sync.Mutex
+	lo, hi uint64
+}
+
+func (d *dataRange) covers(lo, hi uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lo <= lo && hi <= d.hi
+}
+
+// add takes another run in: together with the known one where they touch, so that
+// reads in any order soon know all of a dense image, instead of it elsewhere.
+func (d *dataRange) add(lo, hi uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.hi > d.lo && lo <= d.hi && d.lo <= hi {
+		lo, hi = min(lo, d.lo), max(hi, d.hi)
+	}
+	d.lo, d.hi = lo, hi
+}
 
 // readChunks answers a read in pieces of data and holes. whole: there is no
 // hole, and nothing was done.
 func (c *serverConn) readChunks(ctx context.Context, j *job) (whole bool, err error) {
-	var room [readPieces]block.Extent
 	off := int64(j.req.offset)
 	ask := min(c.dev.Info.Size-off, max(int64(j.req.length), dataAhead))
-	extents, err := c.dev.Extenter.Extents(ctx, off, ask, room[:0])
+	extents, err := c.dev.Extenter.Extents(ctx, off, ask, j.extents[:0:readPieces])
 	if err != nil {
 		return true, nil // the read itself will tell
 	}
-	if first := extents[0]; first.State&block.Zero == 0 {
-		if first.Len >= int64(j.req.length) {
-			c.dataRange.Store(&dataRange{j.req.offset, j.req.offset + uint64(first.Len)})
-			return true, nil
+	var data int64
+	for _, e := range extents {
+		if e.State&block.Zero != 0 {
+			break
 		}
+		data += e.Len
+	}
+	if data >= int64(j.req.length) {
+		c.data.add(j.req.offset, j.req.offset+uint64(data))
+		return true, nil
 	}
 	return false, c.readPieces(ctx, j, piecesOf(extents, int64(j.req.length)))
 }
@@ -218,8 +242,8 @@ func (c *serverConn) readChunks(ctx context.Context, j *job) (whole bool, err er
 // next reads of a dense image need not ask again.
 const dataAhead = 1 << 30
 
-// piecesOf cuts the extents to n bytes and merges those that are sent alike;
-// what was not told is data.
+// piecesOf cuts the extents to n bytes and merges those that are sent alike, in
+// place; what was not told is data.
 func piecesOf(extents []block.Extent, n int64) []block.Extent {
 	pieces := extents[:0]
 	add := func(length int64, zero block.ExtentState) {
@@ -229,7 +253,7 @@ func piecesOf(extents []block.Extent, n int64) []block.Extent {
 			pieces = append(pieces, block.Extent{Len: length, State: zero})
 		}
 	}
-	for _, e := range slices.Clone(extents) {
+	for _, e := range extents { // never behind what is written to pieces
 		length := min(e.Len, n)
 		add(length, e.State&block.Zero)
 		n -= length
