@@ -5,8 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"maps"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"sluice/block"
 	"sluice/nbd"
@@ -92,5 +95,73 @@ func TestPeerCommonName(t *testing.T) {
 		if err := authorize("x", nbd.Peer{}); block.KindOf(err) != block.Permission {
 			t.Errorf("nobody: %v", err)
 		}
+	}
+}
+
+// tally counts what an Observer is told.
+type tally struct {
+	mu       sync.Mutex
+	requests map[string]int64 // bytes by operation and outcome
+	inFlight int
+	clients  int
+}
+
+func (o *tally) Request(op nbd.Op, bytes int64, took time.Duration, kind block.Kind) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if took < 0 {
+		o.requests["clock"]++
+	}
+	o.requests[op.String()+" "+kind.String()] += bytes + 1
+}
+
+func (o *tally) InFlight(delta int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.inFlight += delta
+}
+
+func (o *tally) Connection(delta int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clients += delta
+}
+
+// TestObserver: every request is told of once, whichever way it went.
+func TestObserver(t *testing.T) {
+	for _, nowait := range []bool{false, true} {
+		d := newDisk(1<<20, diskCaps)
+		if d.nowait = nowait; nowait {
+			d.info.Caps |= block.CapNowait | block.CapNowaitWrites
+		}
+		o := &tally{requests: make(map[string]int64)}
+		s := serveWith(t, nbd.ServerConfig{}, &nbd.Export{Device: d, Observer: o})
+		c := dial(t, s.addr)
+		c.negotiate(structured)
+		c.setMeta("", qAllocation)
+		c.goExport("")
+		c.mustOK(c.read(0, 4096))
+		c.mustOK(c.read(0, 100000))
+		c.mustOK(c.write(0, pattern(512, 1)))
+		c.mustOK(c.flush())
+		c.mustOK(c.do(rawRequest{cmd: rCmdTrim, length: 10}))
+		c.mustOK(c.do(rawRequest{cmd: rCmdZeroes, length: 20}))
+		c.mustOK(c.do(rawRequest{cmd: rCmdCache, length: 30}))
+		c.status(0, 0, 40)
+		c.do(rawRequest{cmd: rCmdTrim, offset: 1 << 30, length: 50})
+		d.setBefore(func(call) error { return block.NoSpace })
+		c.do(rawRequest{cmd: rCmdZeroes, length: 60})
+		c.start(rawRequest{cmd: rCmdDisc})
+		c.mustClose()
+		waitFor(t, "the end of the connection", func() bool { return s.Connections() == 0 })
+		want := map[string]int64{
+			"read ok": 104096 + 2, "write ok": 513, "flush ok": 1, "trim ok": 11, "zero ok": 21, "cache ok": 31,
+			"status ok": 41, "trim out of range": 1, "zero no space left": 61,
+		}
+		o.mu.Lock()
+		if !maps.Equal(o.requests, want) || o.inFlight != 0 || o.clients != 0 {
+			t.Errorf("told of %v, want %v; %d in flight, %d clients", o.requests, want, o.inFlight, o.clients)
+		}
+		o.mu.Unlock()
 	}
 }

@@ -104,7 +104,7 @@ func testWrite(t *testing.T) {
 		for _, size := range []int{1, 511, 4096, 65535, 65536, 65537, 1 << 20, 32 << 20} {
 			p := pattern(size, byte(off))
 			c.mustOK(c.write(off, p))
-			mustEqual(t, d.data[off:off+uint64(size)], p, "device")
+			mustEqual(t, d.content(int(off), size), p, "device")
 			off += uint64(size) + 3
 		}
 		for _, call := range d.took("write") {
@@ -133,11 +133,13 @@ func testFlushOrder(t *testing.T) {
 	b.mustOK(b.flush())
 	b.mustOK(b.do(rawRequest{cmd: rCmdZeroes, length: 4096}))
 	a.mustOK(a.flush())
+	mu.Lock()
 	if want := []string{"write", "flush", "zero", "flush"}; !slices.Equal(log, want) {
 		t.Errorf("device saw %v, want %v", log, want)
 	}
+	mu.Unlock()
 	// A flush that fails is told.
-	d.before = func(call) error { return block.Errorf(block.IO, "flush", "disk", -1, "bad sector") }
+	d.setBefore(func(call) error { return block.Errorf(block.IO, "flush", "disk", -1, "bad sector") })
 	a.mustFailOnce(a.flush(), rEIO)
 	a.mustFailOnce(a.do(rawRequest{flags: rFlagFUA, cmd: rCmdWrite, payload: pattern(512, 1)}), rEIO)
 }
@@ -234,7 +236,7 @@ func testTrim(t *testing.T) {
 	plain := newDisk(1<<20, 0)
 	c = enter(t, serveDevice(t, plain).addr, structured, "")
 	c.mustOK(c.do(rawRequest{cmd: rCmdTrim, length: 4096}))
-	d.before = func(c call) error { return block.Errorf(block.Unsupported, c.op, "disk", c.off, "") }
+	d.setBefore(func(c call) error { return block.Errorf(block.Unsupported, c.op, "disk", c.off, "") })
 	c = enter(t, serveDevice(t, d).addr, structured, "")
 	c.mustOK(c.do(rawRequest{cmd: rCmdTrim, length: 4096}))
 }
@@ -253,7 +255,7 @@ func testZeroes(t *testing.T) {
 		model := pattern(1<<20, 1)
 		clear(model[100:5100])
 		model[10000] = 0
-		mustEqual(t, d.data, model, "device")
+		mustEqual(t, d.content(0, 1<<20), model, "device")
 	})
 }
 
@@ -266,9 +268,9 @@ func testFastZero(t *testing.T) {
 		c := enter(t, serveDevice(t, slow).addr, mode, "")
 		c.mustFail(c.do(rawRequest{flags: rFlagFastZero, cmd: rCmdZeroes, length: 1 << 20}), rENOTSUP)
 		c.mustFail(c.do(rawRequest{flags: rFlagFastZero | rFlagNoHole, cmd: rCmdZeroes, length: 512}), rENOTSUP)
-		mustEqual(t, slow.data, pattern(1<<20, 1), "device")
+		mustEqual(t, slow.content(0, 1<<20), pattern(1<<20, 1), "device")
 		c.mustOK(c.do(rawRequest{cmd: rCmdZeroes, length: 1 << 20}))
-		mustEqual(t, slow.data, make([]byte, 1<<20), "device")
+		mustEqual(t, slow.content(0, 1<<20), make([]byte, 1<<20), "device")
 
 		fast := newDisk(1<<20, diskCaps|block.CapFastZero)
 		c = enter(t, serveDevice(t, fast).addr, mode, "")
@@ -277,12 +279,12 @@ func testFastZero(t *testing.T) {
 			t.Errorf("device saw %v", got)
 		}
 		// A device that says "unsupported" to something else is not believed.
-		fast.before = func(c call) error {
+		fast.setBefore(func(c call) error {
 			if c.op == "write" {
 				return block.Errorf(block.Unsupported, c.op, "disk", c.off, "")
 			}
 			return nil
-		}
+		})
 		c.mustFail(c.write(0, pattern(512, 1)), rEINVAL)
 	})
 }
@@ -295,7 +297,7 @@ func testZeroesByWriting(t *testing.T) {
 	c.mustOK(c.do(rawRequest{flags: rFlagFUA, cmd: rCmdZeroes, offset: 1000, length: 300000}))
 	model := pattern(1<<20, 1)
 	clear(model[1000:301000])
-	mustEqual(t, d.data, model, "device")
+	mustEqual(t, d.content(0, 1<<20), model, "device")
 	if n := len(d.took("flush")); n != 1 {
 		t.Errorf("%d flushes", n)
 	}
@@ -403,14 +405,7 @@ func testBounds(t *testing.T) {
 }
 
 func testErrorCodes(t *testing.T) {
-	var fail error
 	d := newDisk(1<<20, diskCaps)
-	d.before = func(c call) error {
-		if c.op == "write" || c.op == "read" {
-			return fail
-		}
-		return nil
-	}
 	s := serveDevice(t, d)
 	for _, test := range []struct {
 		err  error
@@ -421,7 +416,12 @@ func testErrorCodes(t *testing.T) {
 		{block.ReadOnly, rEPERM}, {block.Permission, rEPERM}, {block.Fenced, rEPERM}, {block.Closed, rESHUTDOWN},
 		{block.Invalid, rEINVAL}, {block.OutOfRange, rEINVAL}, {syscall.EIO, rEIO}, {block.Canceled, rEIO},
 	} {
-		fail = test.err
+		d.setBefore(func(c call) error {
+			if c.op == "write" || c.op == "read" {
+				return test.err
+			}
+			return nil
+		})
 		inModes(t, func(t *testing.T, mode rawMode) {
 			c := enter(t, s.addr, mode, "")
 			c.mustFail(c.write(0, pattern(512, 1)), test.want)
@@ -581,6 +581,6 @@ func testReadPastWrites(t *testing.T) {
 		}
 	}
 	for i := range 20 {
-		mustEqual(t, d.data[i<<12:(i+1)<<12], pattern(4096, byte(i)), "device")
+		mustEqual(t, d.content(i<<12, 4096), pattern(4096, byte(i)), "device")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -23,8 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type disk struct {
 	info block.Info
 
-	// Hooks run before the call does its work; an error is its result. Set
-	// them before the device is served.
+	// before runs before a call does its work; an error is its result.
 	before func(c call) error
 
 	extents func(off, n int64, dst []block.Extent) []block.Extent
@@ -58,14 +58,43 @@ func (d *disk) enter(op string, off, n int64, flags block.Flags) error {
 	c := call{op, off, n, flags}
 	d.mu.Lock()
 	d.calls = append(d.calls, c)
+	before := d.before
 	d.mu.Unlock()
 	if err := block.CheckRange(d.info, op, off, n); err != nil {
 		return err
 	}
-	if d.before != nil {
-		return d.before(c)
+	if before != nil {
+		return before(c)
 	}
 	return nil
+}
+
+// forget drops the calls so far.
+func (d *disk) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.calls = d.calls[:0]
+}
+
+// setBefore changes the hook while the device is served.
+func (d *disk) setBefore(before func(c call) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.before = before
+}
+
+// change changes the content while the device is served.
+func (d *disk) change(fn func(data []byte)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fn(d.data)
+}
+
+// content is a copy of n bytes at off.
+func (d *disk) content(off, n int) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.data[off : off+n])
 }
 
 // took returns the calls so far but those to look at extents.
@@ -137,8 +166,11 @@ func (d *disk) Extents(_ context.Context, off, n int64, dst []block.Extent) ([]b
 	if err := d.enter("extents", off, n, 0); err != nil {
 		return dst, err
 	}
-	if d.extents != nil {
-		return d.extents(off, n, dst), nil
+	d.mu.Lock()
+	extents := d.extents
+	d.mu.Unlock()
+	if extents != nil {
+		return extents(off, n, dst), nil
 	}
 	return append(dst, block.Extent{Len: n, Depth: 1}), nil
 }

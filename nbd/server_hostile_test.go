@@ -37,7 +37,7 @@ func TestServerTruncated(t *testing.T) {
 			if got := d.took("write"); len(got) != want {
 				t.Fatalf("%v cut at %d of %d: device saw %v", mode, n, len(script), got)
 			}
-			d.calls = nil
+			d.forget()
 		}
 	}
 	if n := countFDs(t); n > fds {

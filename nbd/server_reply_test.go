@@ -93,13 +93,15 @@ func testReadHoles(t *testing.T) {
 		for i := range 2048 {
 			runs = append(runs, block.Extent{Len: 4096, State: hole * block.ExtentState(i%2)})
 		}
-		d.extents = layout(runs...)
-		for i := range 2048 {
-			copy(d.data[i<<12:(i+1)<<12], pattern(4096, byte(i)))
-			if i%2 == 1 {
-				clear(d.data[i<<12 : (i+1)<<12])
+		d.change(func(data []byte) {
+			d.extents = layout(runs...)
+			for i := range 2048 {
+				copy(data[i<<12:], pattern(4096, byte(i)))
+				if i%2 == 1 {
+					clear(data[i<<12 : (i+1)<<12])
+				}
 			}
-		}
+		})
 		mustEqual(t, c.mustOK(c.read(100, 8<<20-100)).data, d.data[100:], "read")
 	})
 }

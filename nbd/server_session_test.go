@@ -30,6 +30,7 @@ var sessionTests = []serverTest{
 	{"N06_strings", testStrings},
 	{"N07_handshake_deadline", testHandshakeDeadline},
 	{"N07_connection_cap", testConnectionCap},
+	{"N07_connection_cap_of_an_export", testExportCap},
 	{"N08_backend_untouched_before_go", testBackendUntouched},
 	{"N09_abort", testAbort},
 	{"N09_disconnect", testDisconnect},
@@ -217,6 +218,23 @@ func testConnectionCap(t *testing.T) {
 	enter(t, s.addr, simple, "").alive()
 }
 
+func testExportCap(t *testing.T) {
+	s := serveWith(t, nbd.ServerConfig{}, &nbd.Export{Name: "few", Device: newMem(t, 1<<20), MaxConnections: 2},
+		&nbd.Export{Name: "many", Device: newMem(t, 1<<20)})
+	a := enter(t, s.addr, simple, "few")
+	enter(t, s.addr, simple, "few").alive()
+	c := dial(t, s.addr)
+	for range 3 {
+		c.mustAnswer(rOptGo, infoData("few"), rErrPolicy)
+	}
+	enter(t, s.addr, simple, "many").alive()
+	a.start(rawRequest{cmd: rCmdDisc})
+	a.mustClose()
+	waitFor(t, "the first to be forgotten", func() bool { return c.answer(rOptInfo, infoData("few")) == rRepAck })
+	c.goExport("few")
+	c.alive()
+}
+
 // countingCatalog notes how often exports were opened.
 type countingCatalog struct {
 	*nbd.Exports
@@ -244,8 +262,8 @@ func testBackendUntouched(t *testing.T) {
 	}
 	c.askInfo(rOptInfo, "")
 	c.setMeta("", "base:allocation")
-	if n := len(d.calls); n != 0 {
-		t.Errorf("device was asked %v before GO", d.calls)
+	if got := d.took("read", "write", "flush", "zero", "discard", "extents", "prefetch"); len(got) > 0 {
+		t.Errorf("device was asked %v before GO", got)
 	}
 	c.goExport("")
 }
@@ -281,7 +299,7 @@ func testDisconnect(t *testing.T) {
 		close(release)
 		c.mustOK(c.finish(cookie, rawRequest{}))
 		c.mustClose()
-		mustEqual(t, d.data[:4096], req.payload, "device")
+		mustEqual(t, d.content(0, 4096), req.payload, "device")
 	})
 }
 
@@ -419,7 +437,7 @@ func testDeathInFlight(t *testing.T) {
 	close(release)
 	<-released
 	for i := range 8 {
-		mustEqual(t, d.data[i<<12:(i+1)<<12], pattern(4096, byte(i)), "a write of the dead client")
+		mustEqual(t, d.content(i<<12, 4096), pattern(4096, byte(i)), "a write of the dead client")
 	}
 }
 
