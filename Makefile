@@ -24,9 +24,9 @@ help:
 build: ## build bin/sluice: static, with the version in it (VERSION=...)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/sluice
 
+# interop runs the tests of test-go too.
 test: deps build ## run everything: lint, tests, race detector, foreign clients and servers; installs what is missing as root
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory test-go
 	@$(MAKE) --no-print-directory race
 	@$(MAKE) --no-print-directory interop
 
