@@ -73,6 +73,10 @@ func (c *serverConn) receive(ctx context.Context) error {
 			c.start = now()
 		}
 		for c.w-c.r >= c.headerSize {
+			if c.box.broken.Load() { // nobody waits for what is left
+				c.push()
+				return errGone
+			}
 			done, err := c.request(ctx)
 			if done || err != nil {
 				c.push()

@@ -3,6 +3,7 @@ package nbd
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 )
 
 // outbox is the queue of finished jobs. Whoever puts one in and finds nobody
@@ -16,6 +17,8 @@ type outbox struct {
 	queue jobQueue
 	busy  bool // somebody is sending, and owns vec and sending
 	err   error
+	// broken: err is set, for the receiver to see without the lock.
+	broken atomic.Bool
 
 	vec     ioVec
 	sending jobQueue // what vec is made of; its jobs are given back when sent
@@ -100,6 +103,7 @@ func (c *serverConn) breakOff(err error) {
 	c.box.mu.Lock()
 	if c.box.err == nil {
 		c.box.err = gone(err)
+		c.box.broken.Store(true)
 	}
 	c.box.mu.Unlock()
 	c.stream.close()
