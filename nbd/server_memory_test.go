@@ -88,7 +88,7 @@ func (c *rawClient) flood(req rawRequest, limit int) int {
 	one, _ := c.encode(req)
 	p := bytes.Repeat(one, max(1, 64<<10/len(one)))
 	for sent := 0; sent < limit; {
-		_ = c.conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_ = c.conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 		n, err := c.conn.Write(p)
 		sent += n
 		if errors.Is(err, os.ErrDeadlineExceeded) {

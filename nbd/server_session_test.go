@@ -39,6 +39,7 @@ var sessionTests = []serverTest{
 	{"N10_shutdown_gives_up", testShutdownGivesUp},
 	{"N11_death_in_write", testDeathInWrite},
 	{"N11_death_with_requests_in_flight", testDeathInFlight},
+	{"N11_death_drops_what_waits", testDeathDrops},
 	{"N11_half_closed_client_is_answered", testHalfClosed},
 	{"N12_bad_request_magic", testBadRequestMagic},
 }
@@ -438,6 +439,30 @@ func testDeathInFlight(t *testing.T) {
 	<-released
 	for i := range 8 {
 		mustEqual(t, d.content(i<<12, 4096), pattern(4096, byte(i)), "a write of the dead client")
+	}
+}
+
+// testDeathDrops: requests that were received but not begun when the client died
+// are not carried out.
+func testDeathDrops(t *testing.T) {
+	d := newDisk(1<<20, diskCaps)
+	release := make(chan struct{})
+	d.before = func(call) error { <-release; return nil }
+	released := make(chan struct{}, 1)
+	s := serveWith(t, nbd.ServerConfig{MaxRequests: 4, Workers: 2}, &nbd.Export{Device: d, Release: func() { released <- struct{}{} }})
+	c := enter(t, s.addr, structured, "")
+	var all []byte
+	for range 100 {
+		p, _ := c.encode(rawRequest{cmd: rCmdZeroes, length: 4096})
+		all = append(all, p...)
+	}
+	c.send(all)
+	waitFor(t, "the first", func() bool { return len(d.took("zero")) == 2 })
+	_ = c.conn.Close()
+	close(release)
+	<-released
+	if n := len(d.took("zero")); n > 20 {
+		t.Errorf("%d requests of a dead client were carried out", n)
 	}
 }
 
