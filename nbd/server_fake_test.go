@@ -289,11 +289,14 @@ type serverTest struct {
 	run  func(t *testing.T)
 }
 
-func TestServer(t *testing.T) {
-	groups := [][]serverTest{
+func serverTests() [][]serverTest {
+	return [][]serverTest{
 		sessionTests, optionTests, tlsTests, commandTests, replyTests, sizeTests, extendedTests, contextTests, multiTests,
 	}
-	for _, group := range groups {
+}
+
+func TestServer(t *testing.T) {
+	for _, group := range serverTests() {
 		for _, st := range group {
 			t.Run(st.name, st.run)
 		}
