@@ -72,6 +72,9 @@ func (r *Resolved) ZeroRange(ctx context.Context, off, n int64, flags Flags) err
 		chunk = limit
 	}
 	for n > 0 {
+		if err := ctx.Err(); err != nil {
+			return err // between two pieces: none is under way
+		}
 		step := min(n, chunk)
 		if err := r.WriteAt(ctx, zeroes[:step], off, flags&FUA); err != nil {
 			return err
