@@ -29,8 +29,9 @@ type steady struct {
 }
 
 // newSteady prepares depth requests of n bytes each, spread over the disk.
-func newSteady(t testing.TB, addr net.Addr, mode rawMode, cmd uint16, n, depth int) *steady {
+func newSteady(t testing.TB, addr net.Addr, mode rawMode, what steadyCase) *steady {
 	t.Helper()
+	cmd, n, depth := what.cmd, what.n, what.depth
 	c := enter(t, addr, mode, "")
 	s := &steady{conn: c.conn}
 	var payload []byte
@@ -69,12 +70,15 @@ func (s *steady) round(t testing.TB) {
 	}
 }
 
-// steadyCases are what has to work without allocating.
-var steadyCases = []struct {
+// steadyCase is a request that is asked over and over.
+type steadyCase struct {
 	name     string
 	cmd      uint16
-	n, depth int
-}{
+	n, depth int // bytes of one, and how many at a time
+}
+
+// steadyCases are what has to work without allocating.
+var steadyCases = []steadyCase{
 	{"read 4 KiB", rCmdRead, 4096, 1},
 	{"read 4 KiB depth 16", rCmdRead, 4096, 16},
 	{"write 4 KiB", rCmdWrite, 4096, 1},
@@ -115,7 +119,7 @@ func TestServerAllocations(t *testing.T) {
 		for _, test := range steadyCases {
 			for _, mode := range allModes {
 				t.Run(dev+" "+test.name+" "+mode.String(), func(t *testing.T) {
-					s := newSteady(t, addr, mode, test.cmd, test.n, test.depth)
+					s := newSteady(t, addr, mode, test)
 					rounds := max(4000/test.depth, 20)
 					if test.n > 4096 {
 						rounds = 300
@@ -150,7 +154,7 @@ func BenchmarkServer(b *testing.B) {
 		addr := serveDevice(b, device).addr
 		for _, test := range steadyCases {
 			b.Run(dev+"/"+strings.ReplaceAll(test.name, " ", "_"), func(b *testing.B) {
-				s := newSteady(b, addr, structured, test.cmd, test.n, test.depth)
+				s := newSteady(b, addr, structured, test)
 				s.round(b)
 				b.SetBytes(int64(test.n * test.depth))
 				b.ReportAllocs()

@@ -3,7 +3,6 @@ package nbd_test
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"testing"
 	"unicode/utf8"
 )
@@ -349,5 +348,3 @@ func mustEqual(t testing.TB, got, want []byte, what string) {
 		t.Fatalf("%s: %d bytes, want %d; first difference at %d", what, len(got), len(want), i)
 	}
 }
-
-func modeName(m rawMode, rest string) string { return fmt.Sprintf("%v %s", m, rest) }

@@ -37,6 +37,7 @@ var sessionTests = []serverTest{
 	{"N10_shutdown_drains", testShutdownDrains},
 	{"N10_shutdown_in_handshake", testShutdownInHandshake},
 	{"N10_shutdown_gives_up", testShutdownGivesUp},
+	{"N10_close_ends_long_zeroing", testCloseEndsZeroing},
 	{"N11_death_in_write", testDeathInWrite},
 	{"N11_death_with_requests_in_flight", testDeathInFlight},
 	{"N11_death_drops_what_waits", testDeathDrops},
@@ -397,6 +398,39 @@ func testShutdownGivesUp(t *testing.T) {
 	if err := <-down; err != context.Canceled {
 		t.Errorf("Shutdown: %v", err)
 	}
+}
+
+// voidDisk is a disk of any size that keeps nothing and cannot zero by itself.
+type voidDisk struct{ *disk }
+
+func (d voidDisk) WriteAt(_ context.Context, p []byte, off int64, flags block.Flags) error {
+	d.forget()
+	return d.enter("write", off, int64(len(p)), flags)
+}
+
+// testCloseEndsZeroing: a request that would go on for days does not keep the
+// server from closing.
+func testCloseEndsZeroing(t *testing.T) {
+	d := voidDisk{newDisk(0, 0)}
+	d.info.Size = 1 << 60
+	begun := make(chan struct{}, 1)
+	d.before = func(call) error {
+		select {
+		case begun <- struct{}{}:
+		default:
+		}
+		return nil
+	}
+	s := serveDevice(t, d)
+	c := enter(t, s.addr, extended, "")
+	c.start(rawRequest{cmd: rCmdZeroes, length: 1 << 60})
+	<-begun
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Shutdown(ctx); err != context.Canceled {
+		t.Errorf("Shutdown: %v", err)
+	}
+	c.mustClose()
 }
 
 // testDeathInWrite: of a write whose payload did not arrive whole, nothing
