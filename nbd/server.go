@@ -102,6 +102,7 @@ type Server struct {
 	closed    bool
 	listeners map[net.Listener]struct{}
 	conns     map[*session]struct{}
+	poll      *poller // made by the first connection that is a socket
 }
 
 // ErrServerClosed is what Serve returns after Shutdown or Close.
@@ -277,7 +278,27 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	s.cancel()
 	s.running.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.poll != nil {
+		s.poll.close()
+		s.poll = nil
+	}
 	return nil
+}
+
+// poller gives the connections what they wait in.
+func (s *Server) poller() (*poller, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.poll == nil {
+		p, err := newPoller()
+		if err != nil {
+			return nil, err
+		}
+		s.poll = p
+	}
+	return s.poll, nil
 }
 
 // session is one connection from accept to close: the handshake, then the
@@ -315,7 +336,7 @@ func (ses *session) run(ctx context.Context) error {
 // transmit is the second phase.
 func (ses *session) transmit(ctx context.Context, a *agreement) error {
 	defer a.release()
-	st, err := newStream(ses.conn)
+	st, err := newStream(ses.conn, ses.srv.poller)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ func TestServerTruncated(t *testing.T) {
 	d := newDisk(1<<20, diskCaps|block.CapBitmaps)
 	d.bitmaps = []string{"monday"}
 	s := serveWith(t, nbd.ServerConfig{}, &nbd.Export{Name: "x", Device: d})
+	warm(t, s, "x")
 	fds := countFDs(t)
 	for _, mode := range allModes {
 		script, whole := conversation(mode)
@@ -208,6 +209,7 @@ func TestServerHalfPayloads(t *testing.T) {
 // TestServerManyHandshakes keeps a thousand connections in the handshake.
 func TestServerManyHandshakes(t *testing.T) {
 	s := serveWith(t, nbd.ServerConfig{HandshakeTimeout: 3 * time.Second}, &nbd.Export{Device: newMem(t, 1<<20)})
+	warm(t, s, "")
 	fds := countFDs(t)
 	stop := neighbour(t, s.addr, "")
 	conns := make([]net.Conn, 1000)
@@ -243,6 +245,15 @@ func TestServerManyHandshakes(t *testing.T) {
 	}
 	// Two clients remain, with both ends in this process.
 	waitFor(t, "the descriptors to be given back", func() bool { return countFDs(t) <= fds+4 })
+}
+
+// warm makes the server open what it keeps for good.
+func warm(t *testing.T, s *testServer, export string) {
+	t.Helper()
+	c := enter(t, s.addr, structured, export)
+	c.alive()
+	_ = c.conn.Close()
+	waitFor(t, "the first connection's end", func() bool { return s.Connections() == 0 })
 }
 
 func countFDs(t testing.TB) int {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,33 +51,38 @@ func testNoDelay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accepted := make(chan *net.TCPConn, 1)
+	accepted := make(chan *os.File, 1)
 	s := serveOn(t, tapListener{l, accepted}, nbd.ServerConfig{}, &nbd.Export{Device: newMem(t, 1<<20)})
 	c := enter(t, s.addr, structured, "")
 	c.alive()
-	raw, err := (<-accepted).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var value int
-	if err := raw.Control(func(fd uintptr) {
-		value, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY)
-	}); err != nil || value != 1 {
+	socket := <-accepted
+	defer func() { _ = socket.Close() }()
+	value, err := unix.GetsockoptInt(int(socket.Fd()), unix.IPPROTO_TCP, unix.TCP_NODELAY)
+	if err != nil || value != 1 {
 		t.Errorf("TCP_NODELAY is %d, error %v", value, err)
 	}
 }
 
-// tapListener shows the connections that it accepts.
+// tapListener shows the sockets of the connections that it accepts.
 type tapListener struct {
 	net.Listener
-	accepted chan *net.TCPConn
+	accepted chan *os.File
 }
 
 func (l tapListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if err == nil {
-		l.accepted <- c.(*net.TCPConn)
+	if err != nil {
+		return nil, err
 	}
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	err = raw.Control(func(fd uintptr) {
+		if socket, err := unix.Dup(int(fd)); err == nil {
+			l.accepted <- os.NewFile(uintptr(socket), "accepted")
+		}
+	})
 	return c, err
 }
 

@@ -41,7 +41,12 @@ func socketPair(t *testing.T) (ours, theirs *net.UnixConn) {
 func streamPair(t *testing.T) (*socketStream, *net.UnixConn) {
 	t.Helper()
 	ours, theirs := socketPair(t)
-	s, err := newStream(ours)
+	poll, err := newPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(poll.close)
+	s, err := newStream(ours, func() (*poller, error) { return poll, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +261,7 @@ func TestStreamCloseWakes(t *testing.T) {
 // TestPlainStream: the same over a connection that is no socket.
 func TestPlainStream(t *testing.T) {
 	ours, theirs := net.Pipe()
-	s, err := newStream(ours)
+	s, err := newStream(ours, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
