@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/block"
@@ -124,6 +125,11 @@ type job struct {
 
 	extents [readPieces + 1]block.Extent // of a read that may have holes; one more for the rest
 
+	// A large write is carried out in pieces, jobs of their own.
+	whole  *job                  // of a piece
+	pieces atomic.Int32          // of the whole: how many are not done
+	failed atomic.Pointer[error] // of the whole: the first that failed
+
 	charged int64 // bytes in the budget
 	serial  bool  // a write that waits for the one before it
 }
@@ -171,7 +177,7 @@ func (b *budget) take(n int64) *job {
 	if j == nil {
 		j = new(job)
 	}
-	j.next, j.charged, j.serial = nil, n, false
+	j.next, j.whole, j.charged, j.serial = nil, nil, n, false
 	return j
 }
 

@@ -15,8 +15,11 @@ const (
 	// inSize is the receive buffer: two thousand read requests, or sixteen
 	// writes of 4 KiB.
 	inSize = 64 << 10
-	// outSize is how much of small replies is put together before it is sent.
-	outSize = 64 << 10
+	// outSize is the buffer in which small replies are put together. They are
+	// sent when there are pushSize of them, not only at the end of a batch: the
+	// client takes the first while the last are read.
+	outSize  = 64 << 10
+	pushSize = 32 << 10
 	// inlineMax is the longest read that the receiver answers into out.
 	inlineMax = 16 << 10
 	// nowaitMax is the longest read that the receiver tries to answer itself.
@@ -26,6 +29,10 @@ const (
 	// maxSkip is the longest payload of a bad request that is thrown away to
 	// keep the connection; a longer one ends it.
 	maxSkip = 2 * maxPayload
+	// splitMin is the shortest write that is taken in pieces of pieceSize. A
+	// piece fits into the processor's second-level cache.
+	splitMin  = 512 << 10
+	pieceSize = 256 << 10
 	// batchMax is how many answered requests are counted together.
 	batchMax = 64
 )
@@ -254,6 +261,9 @@ func (c *serverConn) readInline(req request) bool {
 	c.putReadHeader(p, req)
 	c.n += size
 	c.note(OpRead, int64(req.length), block.OK)
+	if c.n >= pushSize {
+		c.push()
+	}
 	return true
 }
 
@@ -305,12 +315,46 @@ func (c *serverConn) write(ctx context.Context, req request) error {
 		c.push()
 	}
 	j := c.begin(req, OpWrite, int64(n))
+	if n >= splitMin && req.flags&cfFUA == 0 {
+		return c.writeSplit(ctx, j)
+	}
 	j.buf = buffer.Get(n)
 	if err := c.payload(j.buf.B); err != nil {
 		c.drop(j)
 		return err
 	}
 	c.submit(ctx, j)
+	return nil
+}
+
+// writeSplit takes a large write's payload in pieces, so that one is written
+// while the next is received. The write is answered when all are done. (A client
+// that dies in the middle has never been promised anything.)
+func (c *serverConn) writeSplit(ctx context.Context, whole *job) error {
+	whole.pieces.Store(1) // the receiver's own share
+	whole.failed.Store(nil)
+	c.obs.InFlight(+1)
+	req := whole.req
+	for rest := req.length; rest > 0; {
+		n := min(rest, pieceSize)
+		if c.budget.tight(0) {
+			c.push()
+		}
+		j := c.begin(request{cmd: cmdWrite, offset: req.offset + req.length - rest, length: n}, OpWrite, 0)
+		j.whole = whole
+		j.buf = buffer.Get(int(n))
+		if err := c.payload(j.buf.B); err != nil {
+			c.drop(j)
+			c.drop(c.pieceDone(whole, err))
+			return err
+		}
+		whole.pieces.Add(1)
+		c.submit(ctx, j)
+		rest -= n
+	}
+	if j := c.pieceDone(whole, nil); j != nil {
+		c.put(jobQueue{}.with(j), false)
+	}
 	return nil
 }
 
@@ -406,7 +450,7 @@ func (c *serverConn) push() {
 		return
 	}
 	j.data = j.buf.B[:c.n]
-	c.put(jobQueue{j, j}, false)
+	c.put(jobQueue{}.with(j), false)
 }
 
 // note remembers an answered request for report.

@@ -223,5 +223,5 @@ func (c *serverConn) finishRead(j *job) {
 	j.hlen = c.readHeaderSize()
 	c.putReadHeader(j.hdr[:], j.req)
 	c.note(OpRead, int64(j.req.length), 0)
-	c.put(jobQueue{j, j}, false)
+	c.put(jobQueue{}.with(j), false)
 }

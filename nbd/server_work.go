@@ -27,7 +27,16 @@ type workers struct {
 }
 
 // jobQueue is a list of jobs, first in first out.
-type jobQueue struct{ head, tail *job }
+type jobQueue struct {
+	head, tail *job
+	n          int
+}
+
+// with is the queue with one more job.
+func (q jobQueue) with(j *job) jobQueue {
+	q.push(j)
+	return q
+}
 
 // append moves all of other's jobs to the end.
 func (q *jobQueue) append(other jobQueue) {
@@ -37,6 +46,7 @@ func (q *jobQueue) append(other jobQueue) {
 		*q = other
 	default:
 		q.tail.next, q.tail = other.head, other.tail
+		q.n += other.n
 	}
 }
 
@@ -48,6 +58,7 @@ func (q *jobQueue) push(j *job) {
 		q.tail.next = j
 	}
 	q.tail = j
+	q.n++
 }
 
 func (q *jobQueue) pop() *job {
@@ -58,6 +69,7 @@ func (q *jobQueue) pop() *job {
 			q.tail = nil
 		}
 		j.next = nil
+		q.n--
 	}
 	return j
 }
@@ -69,7 +81,9 @@ func (w *workers) init(limit int) {
 
 // submit hands a job to a worker.
 func (c *serverConn) submit(ctx context.Context, j *job) {
-	c.obs.InFlight(+1)
+	if j.whole == nil {
+		c.obs.InFlight(+1)
+	}
 	w := &c.work
 	// A write with FUA waits for the medium, not for other writes: those may go
 	// on in parallel.
@@ -107,37 +121,38 @@ func (c *serverConn) worker(ctx context.Context) {
 			c.writeLane(ctx, j)
 			continue
 		}
-		c.execute(ctx, j)
-		c.put(jobQueue{j, j}, true)
+		if j = c.execute(ctx, j); j != nil {
+			c.put(jobQueue{}.with(j), true)
+		}
 	}
 }
 
-// laneReplies is how many writes are answered together at most: while more are
-// waiting their client gains nothing from one reply a write, and a wake-up for
-// each costs it more than the write.
-const laneReplies = 16
-
 // writeLane carries out the writes that wait for each other, beginning with j,
-// until there is none.
+// until there is none. Replies are held back until they are as many as the
+// writes that still wait: a wake-up of the client for each write costs more than
+// the write, but it should come before the lane runs dry.
 func (c *serverConn) writeLane(ctx context.Context, j *job) {
 	var done jobQueue
-	for n := 1; j != nil; n++ {
-		c.execute(ctx, j)
-		done.push(j)
-		if j = c.work.nextWrite(); j == nil || n%laneReplies == 0 {
+	for waiting := 0; j != nil; {
+		if ready := c.execute(ctx, j); ready != nil {
+			done.push(ready)
+		}
+		if j, waiting = c.work.nextWrite(); done.n > waiting {
 			c.put(done, true)
 			done = jobQueue{}
 		}
 	}
 }
 
-// nextWrite gives the worker in the lane its next write, or takes it off.
-func (w *workers) nextWrite() *job {
+// nextWrite gives the worker in the lane its next write, or takes it off, and
+// tells how many are waiting, that one included.
+func (w *workers) nextWrite() (j *job, waiting int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	j := w.serial.pop()
+	waiting = w.serial.n
+	j = w.serial.pop()
 	w.writing = j != nil
-	return j
+	return j, waiting
 }
 
 // next waits for a job; nil when the worker is to end.
@@ -182,8 +197,14 @@ func (w *workers) stop() {
 	w.ended.Wait()
 }
 
-// execute carries out a job in the device and makes its reply.
-func (c *serverConn) execute(ctx context.Context, j *job) {
+// execute carries out a job in the device and makes its reply. It returns the
+// job that is to be sent: nil for a piece of a write that is not the last.
+func (c *serverConn) execute(ctx context.Context, j *job) *job {
+	if whole := j.whole; whole != nil {
+		err := c.writeDevice(ctx, j.buf.B, j.req)
+		c.budget.give(j)
+		return c.pieceDone(whole, err)
+	}
 	var err error
 	switch j.req.cmd {
 	case cmdRead:
@@ -204,6 +225,24 @@ func (c *serverConn) execute(ctx context.Context, j *job) {
 		err = c.statusDevice(ctx, j)
 	}
 	c.finish(j, err)
+	return j
+}
+
+// pieceDone takes note of the end of a piece of a write; after the last it
+// completes the write and returns it.
+func (c *serverConn) pieceDone(whole *job, err error) *job {
+	if err != nil {
+		whole.failed.CompareAndSwap(nil, &err)
+	}
+	if whole.pieces.Add(-1) > 0 {
+		return nil
+	}
+	err = nil
+	if failed := whole.failed.Load(); failed != nil {
+		err = *failed
+	}
+	c.finish(whole, err)
+	return whole
 }
 
 // finish completes a job: the one place where its outcome is counted and its
@@ -228,8 +267,12 @@ func (c *serverConn) finish(j *job, err error) {
 	c.obs.InFlight(-1)
 }
 
-// drop gives back a job that was never submitted.
-func (c *serverConn) drop(j *job) { c.budget.give(j) }
+// drop gives back a job that will not be answered; j may be nil.
+func (c *serverConn) drop(j *job) {
+	if j != nil {
+		c.budget.give(j)
+	}
+}
 
 // failed logs what the client can be told only in part.
 func (c *serverConn) failed(req request, err error) {
