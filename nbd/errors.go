@@ -1,7 +1,9 @@
 package nbd
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 
 	"sluice/block"
 )
@@ -57,6 +59,25 @@ func wireErrorOf(kind block.Kind) wireError {
 	default:
 		return wireEIO
 	}
+}
+
+// clientText is what a client is told of an error: the operation, the kind and the
+// system's reason. Where the bytes lie is no business of the client's: paths, URLs
+// and servers stay in the log. An error about the request itself names nothing.
+func clientText(err error) string {
+	var e *block.Error
+	if !errors.As(err, &e) {
+		return block.KindOf(err).String()
+	}
+	if e.Object == "" && (e.Kind == block.Invalid || e.Kind == block.OutOfRange) {
+		return err.Error()
+	}
+	text := e.Op + ": " + e.Kind.String()
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		text += " (" + errno.Error() + ")"
+	}
+	return text
 }
 
 // kindOfWire is the way back, for the client.

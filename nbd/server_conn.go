@@ -56,6 +56,8 @@ type serverConn struct {
 
 	headerSize int // of requests
 
+	abandon context.CancelFunc // ends what the device does for a client that is gone
+
 	data dataRange // where the device has no holes
 
 	receiver
@@ -90,6 +92,8 @@ func newServerConn(srv *Server, st stream, a *agreement, log *slog.Logger) *serv
 func (c *serverConn) serve(ctx context.Context) error {
 	c.obs.Connection(+1)
 	defer c.obs.Connection(-1)
+	ctx, c.abandon = context.WithCancel(ctx)
+	defer c.abandon()
 	err := c.receive(ctx)
 	if err != nil && !errors.Is(err, errGone) {
 		c.stream.close() // nothing more can be said
@@ -169,6 +173,20 @@ func (b *budget) take(n int64) *job {
 	b.waiting = false
 	b.requests++
 	b.bytes += n
+	return b.job(n)
+}
+
+// piece gets a job for a part of a request that has been admitted already.
+func (b *budget) piece() *job {
+	b.mu.Lock()
+	return b.job(uncharged)
+}
+
+// uncharged marks a job that the budget does not count.
+const uncharged = -1
+
+// job gives out a free job and unlocks b.mu.
+func (b *budget) job(charged int64) *job {
 	j := b.free
 	if j != nil {
 		b.free = j.next
@@ -177,7 +195,7 @@ func (b *budget) take(n int64) *job {
 	if j == nil {
 		j = new(job)
 	}
-	j.next, j.whole, j.charged, j.serial = nil, nil, n, false
+	j.next, j.whole, j.charged, j.serial = nil, nil, charged, false
 	return j
 }
 
@@ -197,8 +215,10 @@ func (b *budget) give(j *job) {
 	j.data, j.hlen = nil, 0
 	b.mu.Lock()
 	wake := b.waiting
-	b.requests--
-	b.bytes -= j.charged
+	if j.charged != uncharged {
+		b.requests--
+		b.bytes -= j.charged
+	}
 	j.next, b.free = b.free, j
 	b.mu.Unlock()
 	if wake {

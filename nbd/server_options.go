@@ -70,7 +70,7 @@ func (h *handshake) abort(context.Context, []byte) error {
 func (h *handshake) list(ctx context.Context, _ []byte) error {
 	listings, err := h.srv.cfg.Catalog.List(ctx, h.peer())
 	if err != nil {
-		return h.reject(optList, repErrPolicy, "%v", err)
+		return h.reject(optList, repErrPolicy, "%s", clientText(err))
 	}
 	for _, l := range listings {
 		var length [4]byte
@@ -260,10 +260,10 @@ func (h *handshake) refuseExport(opt option, name string, err error) error {
 		}
 		return h.reject(opt, repErrPolicy, "%v", err)
 	case block.Closed:
-		return h.reject(opt, repErrShutdown, "%v", err)
+		return h.reject(opt, repErrShutdown, "%s", clientText(err))
 	default:
 		h.srv.cfg.Logger.Error("export cannot be opened", "export", name, "err", err)
-		return h.reject(opt, repErrPlatform, "%v", err)
+		return h.reject(opt, repErrPlatform, "%s", clientText(err))
 	}
 }
 

@@ -337,11 +337,9 @@ func (c *serverConn) writeSplit(ctx context.Context, whole *job) error {
 	req := whole.req
 	for rest := req.length; rest > 0; {
 		n := min(rest, pieceSize)
-		if c.budget.tight(0) {
-			c.push()
-		}
-		j := c.begin(request{cmd: cmdWrite, offset: req.offset + req.length - rest, length: n}, OpWrite, 0)
-		j.whole = whole
+		j := c.budget.piece()
+		j.req = request{cmd: cmdWrite, offset: req.offset + req.length - rest, length: n}
+		j.op, j.whole = OpWrite, whole
 		j.buf = buffer.Get(int(n))
 		if err := c.payload(j.buf.B); err != nil {
 			c.drop(j)
@@ -403,7 +401,7 @@ func (c *serverConn) answerErr(req request, err error) error {
 	kind := block.KindOf(err)
 	c.failed(req, err)
 	c.note(opOf(req.cmd), int64(req.length), kind)
-	return c.appendError(req, c.wireErrorFor(req, kind), err.Error())
+	return c.appendError(req, c.wireErrorFor(req, kind), clientText(err))
 }
 
 // answer puts a reply without data into the common buffer.

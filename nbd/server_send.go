@@ -107,6 +107,7 @@ func (c *serverConn) breakOff(err error) {
 	}
 	c.box.mu.Unlock()
 	c.stream.close()
+	c.abandon()
 	c.sent(nil)
 }
 

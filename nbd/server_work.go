@@ -232,7 +232,8 @@ func (c *serverConn) execute(ctx context.Context, j *job) *job {
 // completes the write and returns it.
 func (c *serverConn) pieceDone(whole *job, err error) *job {
 	if err != nil {
-		whole.failed.CompareAndSwap(nil, &err)
+		first := err // not err itself, which would move to the heap each time
+		whole.failed.CompareAndSwap(nil, &first)
 	}
 	if whole.pieces.Add(-1) > 0 {
 		return nil
@@ -252,7 +253,7 @@ func (c *serverConn) finish(j *job, err error) {
 	switch {
 	case err != nil:
 		c.failed(j.req, err)
-		c.jobError(j, c.wireErrorFor(j.req, kind), err.Error())
+		c.jobError(j, c.wireErrorFor(j.req, kind), clientText(err))
 	case j.req.cmd == cmdRead || j.req.cmd == cmdBlockStatus:
 	default:
 		if j.buf != nil { // the payload is written: free it before the reply waits
