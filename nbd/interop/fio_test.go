@@ -20,7 +20,7 @@ func TestFioVerify(t *testing.T) {
 		socket := serve(t, nbd.ServerConfig{}, &nbd.Export{Device: dev})
 		common := []string{
 			"--name=verify", "--ioengine=nbd", "--uri=" + uri(socket), "--size=64M", "--verify=crc32c", "--verify_fatal=1",
-			"--do_verify=1", "--randseed=7", "--group_reporting", "--output-format=terse",
+			"--do_verify=1", "--verify_state_save=0", "--randseed=7", "--group_reporting", "--output-format=terse",
 		}
 		for pattern, args := range map[string][]string{
 			"random": {"--rw=randwrite", "--bsrange=4k-256k", "--blockalign=4k", "--iodepth=32"},
