@@ -28,7 +28,8 @@ type SingleConfig struct {
 	TLSMode nbd.TLSMode
 	Allow   []string // common names of clients that may come in; all when empty
 
-	MaxConnections int // 0: the server's default
+	MaxConnections int           // 0: the server's default
+	BusyPoll       time.Duration // as in nbd.ServerConfig
 	// DrainTimeout bounds the wait for requests in progress at the end; 0
 	// waits for as long as they take.
 	DrainTimeout time.Duration
@@ -63,7 +64,7 @@ func NewSingle(cfg SingleConfig) (*Single, error) {
 	}
 	srv := nbd.NewServer(nbd.ServerConfig{
 		Catalog: exports, TLS: cfg.TLS, TLSMode: cfg.TLSMode,
-		MaxConnections: cfg.MaxConnections, Logger: cfg.Logger,
+		MaxConnections: cfg.MaxConnections, BusyPoll: cfg.BusyPoll, Logger: cfg.Logger,
 	})
 	return &Single{cfg: cfg, srv: srv}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ type socketStream struct {
 	poll   *poller
 	closed atomic.Bool
 
+	busy    busyPoll
 	in, out watch // out has a descriptor of its own, made when it is needed
 	msg     unix.Msghdr
 
@@ -33,7 +35,7 @@ type socketStream struct {
 
 // newStream takes a connection over for the data path: a socket becomes the
 // stream's, and conn is closed.
-func newStream(conn net.Conn, poll func() (*poller, error)) (stream, error) {
+func newStream(conn net.Conn, poll func() (*poller, error), busy time.Duration) (stream, error) {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return &plainStream{conn: conn}, nil
@@ -45,7 +47,12 @@ func newStream(conn net.Conn, poll func() (*poller, error)) (stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSocketStream(conn, sc, p)
+	s, err := newSocketStream(conn, sc, p)
+	if err != nil {
+		return nil, err
+	}
+	s.busy = newBusyPoll(busy)
+	return s, nil
 }
 
 func newSocketStream(conn net.Conn, sc syscall.Conn, p *poller) (*socketStream, error) {
@@ -79,6 +86,19 @@ func setTimeouts(fd int) error {
 }
 
 func (s *socketStream) recv(p []byte, idle bool) (int, error) {
+	n, err := s.recvBlocking(p, idle)
+	s.busy.received(n)
+	return n, err
+}
+
+func (s *socketStream) recvBlocking(p []byte, idle bool) (int, error) {
+	if s.busy.begin() {
+		n := s.recvBusy(p)
+		s.busy.end(n > 0)
+		if n > 0 {
+			return n, nil
+		}
+	}
 	flags := uintptr(0)
 	if blockedReceives.Add(1) > maxBlocked {
 		flags = unix.MSG_DONTWAIT
@@ -104,6 +124,23 @@ func (s *socketStream) recv(p []byte, idle bool) (int, error) {
 		}
 		n, errno = s.recvOnce(p, unix.MSG_DONTWAIT)
 	}
+}
+
+// recvBusy asks again and again for a short while; 0 when nothing came, or when it
+// is better asked in the ordinary way. It does not tell the scheduler of its system
+// calls, which do not wait.
+func (s *socketStream) recvBusy(p []byte) int {
+	for end := now() + s.busy.limit; now() < end; {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+			uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
+		switch {
+		case errno == 0:
+			return int(n) // 0 at the end of the stream
+		case errno != unix.EAGAIN && errno != unix.EINTR:
+			return 0
+		}
+	}
+	return 0
 }
 
 func (s *socketStream) wait(d direction) error {

@@ -46,7 +46,7 @@ func streamPair(t *testing.T) (*socketStream, *net.UnixConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(poll.close)
-	s, err := newStream(ours, func() (*poller, error) { return poll, nil })
+	s, err := newStream(ours, func() (*poller, error) { return poll, nil }, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func TestStreamCloseWakes(t *testing.T) {
 // TestPlainStream: the same over a connection that is no socket.
 func TestPlainStream(t *testing.T) {
 	ours, theirs := net.Pipe()
-	s, err := newStream(ours, nil)
+	s, err := newStream(ours, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,7 @@ type serveFlags struct {
 	pprof       bool
 	pidFile     string
 	connections int
+	busyPoll    time.Duration
 	shutdown    time.Duration
 
 	handed int // listeners that a service manager opened; they come first
@@ -87,6 +88,7 @@ func newServe(g *globals) *cobra.Command {
 	flags.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof beside the metrics")
 	flags.StringVar(&f.pidFile, "pid-file", "", "write the process id to a file, removed at the end")
 	flags.IntVar(&f.connections, "max-connections", 0, "clients served at once; more are turned away (default 4096)")
+	flags.DurationVar(&f.busyPoll, "busy-poll", 20*time.Microsecond, "ask a client that sends one request at a time for its next so long before blocking; 0 never")
 	flags.DurationVar(&f.shutdown, "shutdown-timeout", 30*time.Second, "wait for requests in progress at the end; 0 waits without limit")
 	return cmd
 }
@@ -96,6 +98,8 @@ func (f *serveFlags) check(cmd *cobra.Command) error {
 	switch {
 	case f.connections < 0:
 		return usagef(cmd, "--max-connections %d is negative", f.connections)
+	case f.busyPoll < 0 || f.busyPoll > time.Millisecond:
+		return usagef(cmd, "--busy-poll %v is not between 0 and 1ms", f.busyPoll)
 	case f.shutdown < 0:
 		return usagef(cmd, "--shutdown-timeout %v is negative", f.shutdown)
 	case f.pprof && f.metrics == "":
@@ -111,8 +115,11 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 	}
 	cfg := gateway.SingleConfig{
 		Object: location.Redact(url), Name: f.name, Description: f.description, ReadOnly: f.open.ReadOnly,
-		MaxConnections: f.connections, DrainTimeout: f.shutdown, Logger: slog.Default(),
+		MaxConnections: f.connections, BusyPoll: f.busyPoll, DrainTimeout: f.shutdown, Logger: slog.Default(),
 		Stopping: func() { notify(daemon.SdNotifyStopping) },
+	}
+	if f.busyPoll == 0 {
+		cfg.BusyPoll = -1 // 0 is the server's default
 	}
 	if err := f.tls.apply(cmd, &cfg); err != nil {
 		return err
