@@ -89,6 +89,14 @@ func (s *clientSlot) fail(code wireError, text string, off int64) {
 	}
 }
 
+// place is the offset that an error names: a flush has none.
+func (s *clientSlot) place(op string) int64 {
+	if op == "flush" {
+		return -1
+	}
+	return s.off
+}
+
 // result is what the request ended with, as an error that names op and object.
 func (s *clientSlot) result(op, object string) error {
 	if s.err != nil {
@@ -96,12 +104,12 @@ func (s *clientSlot) result(op, object string) error {
 		if e, ok := s.err.(*clientError); ok {
 			kind = e.kind // not that of the last attempt to connect, which it wraps
 		}
-		return &block.Error{Kind: kind, Op: op, Object: object, Off: s.off, Err: s.err}
+		return &block.Error{Kind: kind, Op: op, Object: object, Off: s.place(op), Err: s.err}
 	}
 	if s.code == wireOK {
 		return nil
 	}
-	e := &block.Error{Kind: kindOfWire(s.code), Op: op, Object: object, Off: s.off, Err: s.code}
+	e := &block.Error{Kind: kindOfWire(s.code), Op: op, Object: object, Off: s.place(op), Err: s.code}
 	if s.fault != nil {
 		if s.fault.off >= 0 {
 			e.Off = s.fault.off
