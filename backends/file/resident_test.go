@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"sluice/block"
 )
 
@@ -31,25 +29,19 @@ func testResident(t *testing.T) {
 	}
 	d := block.Resolve(opened)
 	defer func() { _ = d.Close() }()
-	check := func(want bool) {
-		t.Helper()
+	resident := func() bool {
 		r, ok := d.Ranger.PinRange(4096, size/2)
 		if !ok {
 			t.Fatal("no range")
 		}
 		d.Ranger.UnpinRange(r)
-		if r.Resident != want {
-			t.Errorf("resident %v, want %v", r.Resident, want)
-		}
+		return r.Resident
 	}
-	check(true) // just written
+	if !resident() {
+		t.Error("what was just written is not resident")
+	}
 	if err := d.Flush(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	r, _ := d.Ranger.PinRange(0, 1)
-	if err := unix.Fadvise(r.FD, 0, 0, unix.FADV_DONTNEED); err != nil {
-		t.Fatal(err)
-	}
-	d.Ranger.UnpinRange(r)
-	check(false)
+	evict(t, opened.(*Device).fd, func() bool { return !resident() })
 }
