@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"sluice/internal/lab"
 	"sluice/nbd"
@@ -291,7 +292,8 @@ func TestServeMetricsAndPorts(t *testing.T) {
 // TestSecondSignalCuts: requests that hang in the storage do not keep the server
 // from ending when it is told twice.
 func TestSecondSignalCuts(t *testing.T) {
-	behind := nbdkit(t, "--filter=delay", "memory", "1M", "rdelay=4")
+	log := filepath.Join(t.TempDir(), "requests")
+	behind := nbdkit(t, "--filter=log", "--filter=delay", "memory", "1M", "rdelay=4", "logfile="+log)
 	p, uri, _ := served(t, behind, "--shutdown-timeout", "0", "--log-level", "debug")
 	c, err := nbd.Dial(t.Context(), uri, nbd.ClientConfig{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -299,6 +301,7 @@ func TestSecondSignalCuts(t *testing.T) {
 	}
 	answered := make(chan error, 1)
 	go func() { answered <- c.ReadAt(context.Background(), make([]byte, 512), 0) }()
+	awaitText(t, log, " Read ") // it is in the device
 	p.Signal(syscall.SIGTERM)
 	p.Expect("stopping")
 	p.Signal(syscall.SIGTERM)
@@ -310,4 +313,15 @@ func TestSecondSignalCuts(t *testing.T) {
 	if err := p.Wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+// awaitText waits until a file that somebody writes contains a text.
+func awaitText(t *testing.T, path, text string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if p, _ := os.ReadFile(path); strings.Contains(string(p), text) {
+			return
+		}
+	}
+	t.Fatalf("%s never contained %q", path, text)
 }
