@@ -20,20 +20,25 @@ import (
 	"sluice/block"
 )
 
-// backend is a line of the table. open is always there; locate and store only
-// where images have names in a store.
+// backend is a line of the table. open is always there; locate, entry and store
+// only where images have names in a store, inUse where images can be locked.
 type backend struct {
 	schemes []string
 	open    func(ctx context.Context, url string, opts block.OpenOptions) (block.Device, error)
 	locate  func(ctx context.Context, url string) (block.Store, string, error)
+	entry   func(ctx context.Context, url string) (block.Store, string, error)
 	store   func(ctx context.Context, url string) (block.Store, error)
+	inUse   func(url string) (bool, error)
 }
 
 // local is the scheme of a plain path.
 const local = ""
 
 var table = []backend{
-	{schemes: []string{local, "file"}, open: file.Open, locate: file.Locate, store: file.OpenStore},
+	{
+		schemes: []string{local, "file"}, open: file.Open, locate: file.Locate, entry: file.LocateEntry, store: file.OpenStore,
+		inUse: file.InUse,
+	},
 	{schemes: []string{"mem"}, open: mem.Open},
 	{schemes: []string{"nbd", "nbds", "nbd+unix", "nbds+unix"}, open: nbd.Open, store: nbd.OpenStore},
 }
@@ -85,6 +90,34 @@ func Locate(ctx context.Context, url string) (block.Store, string, error) {
 		return nil, "", noStore(url)
 	}
 	return b.locate(ctx, url)
+}
+
+// LocateEntry is Locate for those who want the name itself, to remove it or to
+// give it away: where it is a link, the name is the link's and not that of what
+// it leads to.
+func LocateEntry(ctx context.Context, url string) (block.Store, string, error) {
+	b, err := find("open", url)
+	if err != nil {
+		return nil, "", err
+	}
+	if b.entry == nil {
+		return nil, "", noStore(url)
+	}
+	return b.entry(ctx, url)
+}
+
+// InUse reports whether somebody holds the image that the URL names with an
+// image lock. It takes none and needs no more than the right to read. Where that
+// cannot be told it gives an error: Unsupported where no such locks are.
+func InUse(_ context.Context, url string) (bool, error) {
+	b, err := find("open", url)
+	if err != nil {
+		return false, err
+	}
+	if b.inUse == nil {
+		return false, block.Errorf(block.Unsupported, "lock", location.Redact(url), -1, "%s:// has no image locks", location.Scheme(url))
+	}
+	return b.inUse(url)
 }
 
 // OpenStore opens the store that a folder's URL names.

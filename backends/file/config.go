@@ -63,7 +63,28 @@ func Locate(_ context.Context, url string) (block.Store, string, error) {
 			path = real
 		}
 	}
-	dir, name := filepath.Split(filepath.Clean(path))
+	return locate(cfg, path)
+}
+
+// LocateEntry is Locate for those who want the name itself, to remove it or to
+// give it away: a symbolic link at the end of the path is not followed, so that
+// removing the name removes the link and never what it leads to. Links on the
+// way to it are followed.
+func LocateEntry(_ context.Context, url string) (block.Store, string, error) {
+	cfg, err := ParseConfig(url)
+	if err != nil {
+		return nil, "", err
+	}
+	if strings.HasSuffix(cfg.Path, "/") { // that would name what a link leads to
+		return nil, "", block.Errorf(block.Invalid, "open", cfg.Path, -1, "not the name of an image")
+	}
+	return locate(cfg, cfg.Path)
+}
+
+// locate takes the path apart. The folder stays as it was written: where x is a
+// symbolic link, x/.. is the folder above what it leads to.
+func locate(cfg Config, path string) (block.Store, string, error) {
+	dir, name := filepath.Split(strings.TrimRight(path, "/"))
 	if name == "" || name == "." || name == ".." {
 		return nil, "", block.Errorf(block.Invalid, "open", cfg.Path, -1, "not the name of an image")
 	}

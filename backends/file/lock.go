@@ -1,6 +1,7 @@
 package file
 
 import (
+	"fmt"
 	"io"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,9 @@ import (
 const (
 	permBase   = 100
 	sharedBase = 200
+
+	// permissionBytes is how many bytes QEMU has ever used from each base.
+	permissionBytes = 5
 )
 
 // permission is a set of QEMU's block permissions.
@@ -68,6 +72,63 @@ func lockImage(fd int, path string, opts block.OpenOptions, required bool) (*ima
 		refuses |= write
 	}
 	return l, l.take(uses, refuses)
+}
+
+// InUse reports whether another opening, in this or another process, holds an
+// image lock on the file or block device that the path or URL names. It takes no
+// lock and needs no more than the right to read; a symbolic link is followed.
+// Where that cannot be found out it gives an error: Unsupported where the file
+// system knows no such locks, else that of opening.
+func InUse(url string) (bool, error) {
+	cfg, err := ParseConfig(url)
+	if err != nil {
+		return false, err
+	}
+	var fd int
+	err = retry(func() error {
+		fd, err = unix.Open(cfg.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return false, block.Wrap(err, "open", cfg.Path, -1)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return inUse(fd, cfg.Path)
+}
+
+// inUse looks at the file that fd, opened with O_PATH, stands for. Opening what
+// is no image could do something to it, so that is found out first.
+func inUse(fd int, path string) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, block.Wrap(err, "open", path, -1)
+	}
+	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFREG && kind != unix.S_IFBLK {
+		return false, block.Errorf(block.Invalid, "open", path, -1, "neither a file nor a block device")
+	}
+	probe, err := reopen(fd, unix.O_RDONLY)
+	if err != nil {
+		return false, block.Wrap(err, "open", path, -1)
+	}
+	defer func() { _ = unix.Close(probe) }()
+	l := &imageLock{fd: probe, path: path}
+	for _, base := range []int64{permBase, sharedBase} {
+		held, err := l.takenAny(base, permissionBytes)
+		if err != nil {
+			return false, block.Errorf(block.Unsupported, "lock", path, -1, "the file system has no such locks: %w", err)
+		}
+		if held {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// reopen gives another open file description of what fd stands for.
+func reopen(fd, flags int) (again int, err error) {
+	self := fmt.Sprintf("/proc/self/fd/%d", fd)
+	err = retry(func() error { again, err = unix.Open(self, flags|unix.O_CLOEXEC, 0); return err })
+	return again, err
 }
 
 // probe asks for a lock without taking it.
@@ -142,8 +203,11 @@ func (l *imageLock) set(at int64, kind int16) error {
 }
 
 // taken reports whether another open file description holds a lock on the byte.
-func (l *imageLock) taken(at int64) (bool, error) {
-	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
+func (l *imageLock) taken(at int64) (bool, error) { return l.takenAny(at, 1) }
+
+// takenAny is taken for any of n bytes.
+func (l *imageLock) takenAny(at, n int64) (bool, error) {
+	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: n}
 	err := retry(func() error { return unix.FcntlFlock(uintptr(l.fd), unix.F_OFD_GETLK, &lk) })
 	return lk.Type != unix.F_UNLCK, err
 }

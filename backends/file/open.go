@@ -3,7 +3,6 @@ package file
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/bits"
 	"unsafe"
@@ -158,7 +157,7 @@ func (d *Device) resolveDirect() error {
 	if d.info.ReadOnly {
 		mode = unix.O_RDONLY
 	}
-	d.cached, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", d.fd), mode|unix.O_CLOEXEC, 0)
+	d.cached, err = reopen(d.fd, mode)
 	return d.fail("open", -1, err)
 }
 

@@ -94,10 +94,19 @@ func (s *Store) List(_ context.Context, dir string) ([]block.Entry, error) {
 
 // Stat describes one entry. A symbolic link is followed.
 func (s *Store) Stat(_ context.Context, name string) (block.Entry, error) {
+	return s.stat(name, s.root.Stat)
+}
+
+// Lstat is Stat, but describes a symbolic link itself, as kind "symlink".
+func (s *Store) Lstat(_ context.Context, name string) (block.Entry, error) {
+	return s.stat(name, s.root.Lstat)
+}
+
+func (s *Store) stat(name string, look func(string) (fs.FileInfo, error)) (block.Entry, error) {
 	if err := s.check("stat", name); err != nil {
 		return block.Entry{}, err
 	}
-	info, err := s.root.Stat(name)
+	info, err := look(name)
 	if err != nil {
 		return block.Entry{}, s.fail("stat", name, err)
 	}
@@ -164,7 +173,8 @@ func (s *Store) openFD(name string, flags int) (int, error) {
 	return fd, cmp.Or(err, f.Close())
 }
 
-// Remove deletes an image. A folder is refused.
+// Remove deletes an image. A folder is refused. Of a symbolic link the link goes,
+// what it leads to stays.
 func (s *Store) Remove(_ context.Context, name string) error {
 	if err := s.check("remove", name); err != nil {
 		return err
