@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -94,11 +95,15 @@ func (h *handshake) startTLS(ctx context.Context, _ []byte) error {
 	if err := h.reply(optStartTLS, repAck); err != nil {
 		return err
 	}
-	conn := tls.Server(h.conn, h.srv.cfg.TLS)
+	var chains [][]*x509.Certificate
+	conn := tls.Server(h.conn, checkingClients(h.srv.cfg.TLS, &chains))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}
 	state := conn.ConnectionState()
+	if chains != nil {
+		state.VerifiedChains = chains
+	}
 	h.conn, h.tls = conn, &state
 	h.structured, h.extended, h.contexts = false, false, nil
 	return nil

@@ -26,6 +26,10 @@ var tlsTests = []serverTest{
 	{"N43_not_offered", testNoTLS},
 	{"N44_versions", testTLSVersions},
 	{"N44_client_certificates", testClientCertificates},
+	{"N44_authorities_not_named", testNoAuthorities},
+	{"N44_purpose_of_certificate", testCertificatePurpose},
+	{"N44_own_verification", testOwnVerification},
+	{"N44_certificate_if_given", testCertificateIfGiven},
 	{"N44_names_to_exports", testCommonNames},
 	{"N44_transmission", testTLSTransmission},
 	{"N47_unix_socket_hostname", testTLSHostname},
@@ -304,6 +308,102 @@ func testCommonNames(t *testing.T) {
 	c = dial(t, s.addr)
 	c.startTLS(l.client(t))
 	c.mustAnswer(rOptGo, infoData("secret"), rErrPolicy)
+}
+
+// testNoAuthorities: clients are asked for a certificate without being told by
+// whom. GnuTLS would send none that is RSA otherwise.
+func testNoAuthorities(t *testing.T) {
+	l := newTLSLab(t)
+	s := serveTLS(t, l, nbd.TLSForced)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		cfg := l.client(t)
+		cfg.MinVersion, cfg.MaxVersion = version, version
+		asked := 0
+		cfg.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			asked++
+			if len(info.AcceptableCAs) > 0 {
+				t.Errorf("%s: %d authorities are named", tls.VersionName(version), len(info.AcceptableCAs))
+			}
+			return &l.pair(t, "client")[0], nil
+		}
+		c := dial(t, s.addr)
+		c.startTLS(cfg)
+		c.goExport("secret")
+		if asked != 1 {
+			t.Errorf("%s: asked %d times", tls.VersionName(version), asked)
+		}
+	}
+}
+
+// testCertificatePurpose: a certificate that the right authority made for a
+// server does not let a client in.
+func testCertificatePurpose(t *testing.T) {
+	l := newTLSLab(t)
+	s := serveTLS(t, l, nbd.TLSForced)
+	cfg := l.client(t)
+	cfg.Certificates = l.pair(t, "server")
+	cfg.MaxVersion = tls.VersionTLS12 // the verdict comes during the handshake
+	c := dial(t, s.addr)
+	c.mustAck(rOptStartTLS, nil)
+	if err := c.shakeHands(cfg); err == nil {
+		t.Error("a server's certificate was taken")
+	}
+}
+
+// testOwnVerification: what the configuration itself wants to see of a
+// connection is called, with what was verified.
+func testOwnVerification(t *testing.T) {
+	l := newTLSLab(t)
+	for _, hook := range []string{"VerifyConnection", "VerifyPeerCertificate"} {
+		for _, verdict := range []error{nil, io.ErrUnexpectedEOF} {
+			cfg := l.server(t)
+			seen := 0
+			if hook == "VerifyConnection" {
+				cfg.VerifyConnection = func(state tls.ConnectionState) error { seen = len(state.VerifiedChains); return verdict }
+			} else {
+				cfg.VerifyPeerCertificate = func(_ [][]byte, chains [][]*x509.Certificate) error { seen = len(chains); return verdict }
+			}
+			s := serveWith(t, nbd.ServerConfig{TLS: cfg, TLSMode: nbd.TLSForced}, &nbd.Export{Device: newMem(t, 512)})
+			s.exports.Authorize = nbd.AllowCommonNames("client")
+			client := l.client(t)
+			client.MaxVersion = tls.VersionTLS12
+			c := dial(t, s.addr)
+			c.mustAck(rOptStartTLS, nil)
+			err := c.shakeHands(client)
+			if (err == nil) != (verdict == nil) || seen != 1 {
+				t.Errorf("%s says %v: %v, %d chains seen", hook, verdict, err, seen)
+			}
+			if err == nil {
+				c.goExport("")
+			}
+		}
+	}
+}
+
+// testCertificateIfGiven: clients may come without a certificate, not with one
+// of another authority.
+func testCertificateIfGiven(t *testing.T) {
+	l, other := newTLSLab(t), newTLSLab(t)
+	cfg := l.server(t)
+	cfg.ClientAuth = tls.VerifyClientCertIfGiven
+	s := serveWith(t, nbd.ServerConfig{TLS: cfg, TLSMode: nbd.TLSForced}, &nbd.Export{Device: newMem(t, 512)})
+	s.exports.Authorize = nbd.AllowCommonNames("client")
+	for name, test := range map[string]struct {
+		pair         []tls.Certificate
+		hands, named bool
+	}{"none": {nil, true, false}, "good": {l.pair(t, "client"), true, true}, "foreign": {other.pair(t, "client"), false, false}} {
+		client := l.client(t)
+		client.Certificates, client.MaxVersion = test.pair, tls.VersionTLS12
+		c := dial(t, s.addr)
+		c.mustAck(rOptStartTLS, nil)
+		if err := c.shakeHands(client); (err == nil) != test.hands {
+			t.Errorf("%s: %v", name, err)
+		} else if test.named {
+			c.goExport("")
+		} else if test.hands {
+			c.mustAnswer(rOptGo, infoData(""), rErrPolicy)
+		}
+	}
 }
 
 // testTLSTransmission: large and small requests, many under way.

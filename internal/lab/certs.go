@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -22,8 +24,9 @@ type PKI struct {
 
 	t    TB
 	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	next int64 // serial number
+	key  crypto.Signer
+	make func() (crypto.Signer, error) // the kind of all its keys
+	next int64                         // serial number
 }
 
 // Subject is what a certificate says of its holder.
@@ -45,10 +48,22 @@ const (
 
 // Certs makes an authority, a certificate for a server on this machine
 // (localhost, 127.0.0.1, ::1) and one for a client with the common name
-// "client". The folder goes with the test.
+// "client". The folder goes with the test. All keys are on the curve P-256, which
+// every TLS library knows.
 func Certs(t TB) *PKI {
 	t.Helper()
-	p := NewPKI(t, "Lab CA")
+	return NewPKI(t, "Lab CA").issueBoth()
+}
+
+// RSACerts is Certs with RSA keys of 2048 bits, which most people have.
+func RSACerts(t TB) *PKI {
+	t.Helper()
+	return newPKI(t, "Lab RSA CA", func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) }).issueBoth()
+}
+
+// issueBoth issues the certificates of Certs.
+func (p *PKI) issueBoth() *PKI {
+	p.t.Helper()
 	p.Issue(Server, Subject{
 		Name: pkix.Name{CommonName: "localhost"},
 		DNS:  []string{"localhost"},
@@ -61,7 +76,12 @@ func Certs(t TB) *PKI {
 // NewPKI makes an authority of the given common name in a new folder.
 func NewPKI(t TB, name string) *PKI {
 	t.Helper()
-	p := &PKI{Dir: t.TempDir(), t: t, next: 1}
+	return newPKI(t, name, func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
+}
+
+func newPKI(t TB, name string, makeKey func() (crypto.Signer, error)) *PKI {
+	t.Helper()
+	p := &PKI{Dir: t.TempDir(), t: t, make: makeKey, next: 1}
 	p.key = p.newKey()
 	template := &x509.Certificate{
 		SerialNumber:          p.serial(),
@@ -72,7 +92,7 @@ func NewPKI(t TB, name string) *PKI {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
-	der := p.sign(template, template, &p.key.PublicKey)
+	der := p.sign(template, template, p.key.Public())
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		t.Fatalf("parse the CA's certificate: %v", err)
@@ -110,7 +130,7 @@ func (p *PKI) Issue(role Role, s Subject) {
 	if err != nil {
 		p.t.Fatalf("marshal a key: %v", err)
 	}
-	p.write(string(role)+"-cert.pem", "CERTIFICATE", p.sign(template, p.cert, &key.PublicKey))
+	p.write(string(role)+"-cert.pem", "CERTIFICATE", p.sign(template, p.cert, key.Public()))
 	p.write(string(role)+"-key.pem", "PRIVATE KEY", keyDER)
 }
 
@@ -120,10 +140,10 @@ func (p *PKI) serial() *big.Int {
 	return big.NewInt(p.next)
 }
 
-// newKey makes a key on a curve that every TLS library knows.
-func (p *PKI) newKey() *ecdsa.PrivateKey {
+// newKey makes a key.
+func (p *PKI) newKey() crypto.Signer {
 	p.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := p.make()
 	if err != nil {
 		p.t.Fatalf("generate a key: %v", err)
 	}
@@ -131,7 +151,7 @@ func (p *PKI) newKey() *ecdsa.PrivateKey {
 }
 
 // sign signs a certificate with the authority's key.
-func (p *PKI) sign(template, parent *x509.Certificate, pub *ecdsa.PublicKey) []byte {
+func (p *PKI) sign(template, parent *x509.Certificate, pub crypto.PublicKey) []byte {
 	p.t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, pub, p.key)
 	if err != nil {

@@ -62,6 +62,12 @@ func TestCertsShakeHands(t *testing.T) {
 	}
 }
 
+func TestRSACertsShakeHands(t *testing.T) {
+	if name, err := handshake(t, RSACerts(t)); err != nil || name != "client" {
+		t.Errorf("name %q, error %v", name, err)
+	}
+}
+
 func TestExpiredCertificateIsRefused(t *testing.T) {
 	p := Certs(t)
 	p.Issue(Client, Subject{Name: pkix.Name{CommonName: "client"}, Expired: true})

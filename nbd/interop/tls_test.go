@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -156,6 +157,29 @@ func TestTLSWrongCertificates(t *testing.T) {
 	refused("server of another name", serveTLS(t, pki, nbd.TLSForced, newImage(t)), pki.Dir)
 	if out := tlsPython(t, port, "tls", pki.Dir, ""); !strings.Contains(out, "tls True") {
 		t.Errorf("the right certificates do not work: %s", out)
+	}
+}
+
+// TestTLSKeys: clients' certificates of either kind are asked for in a manner
+// that GnuTLS understands, with TLS 1.3 and 1.2, and the name in them counts.
+func TestTLSKeys(t *testing.T) {
+	lab.Need(t, "qemu-img", "nbdinfo", "nbdcopy")
+	for kind, pki := range map[string]*lab.PKI{"ECDSA": lab.Certs(t), "RSA": lab.RSACerts(t)} {
+		t.Run(kind, func(t *testing.T) {
+			image := newImage(t)
+			port := serveTLS(t, pki, nbd.TLSForced, image)
+			uri := "nbds://localhost:" + port + "/?tls-certificates=" + pki.Dir
+			back := filepath.Join(t.TempDir(), "back")
+			lab.Run(t, "nbdcopy", "--connections=2", uri, back)
+			sameContent(t, image, back)
+			object, target := qemuTLS(pki.Dir, port)
+			for _, priority := range []string{"", ",priority=NORMAL:-VERS-TLS1.3", ",priority=NORMAL:-VERS-ALL:+VERS-TLS1.3"} {
+				lab.Run(t, "qemu-img", "compare", "--object", object+priority, "--image-opts", target, "driver=file,filename="+image)
+			}
+			pki.Issue(lab.Client, lab.Subject{Name: pkix.Name{CommonName: "mallory"}})
+			fails(t, "nbdinfo", "--size", uri)
+			fails(t, "qemu-img", "info", "--object", object, "--image-opts", target)
+		})
 	}
 }
 
