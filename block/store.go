@@ -75,6 +75,9 @@ const (
 type CreateOptions struct {
 	Size        int64
 	Preallocate Preallocation // "" means off
+	// Private lets nobody but the caller open the image, where the store knows
+	// owners, until it is told otherwise.
+	Private bool
 }
 
 // OpenOptions shape an open Device.

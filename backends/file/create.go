@@ -20,7 +20,8 @@ import (
 // file system without O_TMPFILE gets the name first, exclusively, and loses it
 // again on failure.
 
-// Create makes an image that reads as zeroes, with mode 0644 less the umask.
+// Create makes an image that reads as zeroes, with mode 0644 less the umask, or
+// 0600 where it is to be private.
 func (s *Store) Create(ctx context.Context, name string, opts block.CreateOptions) error {
 	if err := s.check("create", name); err != nil {
 		return err
@@ -36,7 +37,10 @@ func (s *Store) Create(ctx context.Context, name string, opts block.CreateOption
 		return s.fail("create", name, err)
 	}
 	defer func() { _ = folder.Close() }()
-	c := creation{folder: folder, base: path.Base(name)}
+	c := creation{folder: folder, base: path.Base(name), mode: 0o644}
+	if opts.Private {
+		c.mode = 0o600
+	}
 	return s.fail("create", name, c.run(ctx, opts))
 }
 
@@ -44,6 +48,7 @@ func (s *Store) Create(ctx context.Context, name string, opts block.CreateOption
 type creation struct {
 	folder *os.File
 	base   string
+	mode   uint32 // less the umask
 	fd     int
 	named  bool // the file has its name, or gets it when it is opened
 }
@@ -80,13 +85,13 @@ func (c *creation) folderFD() int { return int(c.folder.Fd()) }
 
 func (c *creation) open() (err error) {
 	if !c.named {
-		c.fd, err = unix.Openat(c.folderFD(), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+		c.fd, err = unix.Openat(c.folderFD(), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, c.mode)
 		if err != unix.EOPNOTSUPP && err != unix.EISDIR && err != unix.ENOENT {
 			return err
 		}
 		c.named = true
 	}
-	c.fd, err = unix.Openat(c.folderFD(), c.base, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+	c.fd, err = unix.Openat(c.folderFD(), c.base, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_RDWR|unix.O_CLOEXEC, c.mode)
 	return err
 }
 
