@@ -56,7 +56,7 @@ func Schemes() []string {
 	return names
 }
 
-func find(op, url string) (backend, error) {
+func find(url string) (backend, error) {
 	scheme := location.Scheme(url)
 	for _, b := range table {
 		for _, s := range b.schemes {
@@ -65,13 +65,13 @@ func find(op, url string) (backend, error) {
 			}
 		}
 	}
-	return backend{}, block.Errorf(block.Invalid, op, location.Redact(url), -1, "unknown scheme %q (known: %s, or a path)",
+	return backend{}, block.Errorf(block.Invalid, "parse", location.Redact(url), -1, "unknown scheme %q (known: %s, or a path)",
 		scheme, strings.Join(Schemes(), ", "))
 }
 
 // Open opens the image that the URL names.
 func Open(ctx context.Context, url string, opts block.OpenOptions) (block.Device, error) {
-	b, err := find("open", url)
+	b, err := find(url)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func Open(ctx context.Context, url string, opts block.OpenOptions) (block.Device
 // its name there. The caller closes the store. Where images have no names (RAM,
 // an NBD server) it fails with Unsupported.
 func Locate(ctx context.Context, url string) (block.Store, string, error) {
-	b, err := find("open", url)
+	b, err := find(url)
 	if err != nil {
 		return nil, "", err
 	}
@@ -96,7 +96,7 @@ func Locate(ctx context.Context, url string) (block.Store, string, error) {
 // give it away: where it is a link, the name is the link's and not that of what
 // it leads to.
 func LocateEntry(ctx context.Context, url string) (block.Store, string, error) {
-	b, err := find("open", url)
+	b, err := find(url)
 	if err != nil {
 		return nil, "", err
 	}
@@ -110,7 +110,7 @@ func LocateEntry(ctx context.Context, url string) (block.Store, string, error) {
 // image lock. It takes none and needs no more than the right to read. Where that
 // cannot be told it gives an error: Unsupported where no such locks are.
 func InUse(_ context.Context, url string) (bool, error) {
-	b, err := find("open", url)
+	b, err := find(url)
 	if err != nil {
 		return false, err
 	}
@@ -122,7 +122,7 @@ func InUse(_ context.Context, url string) (bool, error) {
 
 // OpenStore opens the store that a folder's URL names.
 func OpenStore(ctx context.Context, url string) (block.Store, error) {
-	b, err := find("open", url)
+	b, err := find(url)
 	if err != nil {
 		return nil, err
 	}
