@@ -38,7 +38,11 @@ func (d *Device) nextExtents(w *extentWriter) error {
 	data, err := unix.Seek(d.fd, w.pos, unix.SEEK_DATA)
 	switch {
 	case err == unix.ENXIO: // a hole up to the end of the file
-		data = w.end
+		// A file that somebody cut off is shorter than the Device: what it no
+		// longer has is called data, so that whoever wants it meets the error.
+		if data, err = unix.Seek(d.fd, 0, unix.SEEK_END); err != nil {
+			return err
+		}
 	case err == unix.EINVAL || err == unix.EOPNOTSUPP:
 		w.add(w.end, 0)
 		return nil

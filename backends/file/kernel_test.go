@@ -273,8 +273,41 @@ func TestTruncatedFileIsAnIOError(t *testing.T) {
 				t.Errorf("nowait: %v", err)
 			}
 		}
-		if _, err := d.Extents(ctx, 0, 1<<20, make([]block.Extent, 0, 4)); err != nil {
-			t.Errorf("extents: %v", err)
+	}
+}
+
+// What a file that was cut off no longer has is not told as zeroes: a copy that
+// leaves out holes would make a good image of half an image.
+func TestTruncatedFileHasNoHoleBehindItsEnd(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		for _, end := range []int64{0, 5000, 64 << 10, 200<<10 + 1} {
+			d, _ := withFake(t, block.OpenOptions{Direct: direct})
+			if err := d.WriteAt(ctx, make([]byte, 128<<10), 0, block.FUA); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(d.path, end); err != nil {
+				t.Fatal(err)
+			}
+			for off := int64(0); off < 1<<20; off += 32 << 10 {
+				got, err := d.Extents(ctx, off, 1<<20-off, make([]block.Extent, 0, 8))
+				if err != nil {
+					t.Fatal(err)
+				}
+				pos := off
+				for _, e := range got {
+					pos += e.Len
+					if e.State != 0 && pos > end {
+						t.Errorf("direct %v, ends at %d, asked at %d: %+v", direct, end, off, got)
+					}
+				}
+				if pos != 1<<20 {
+					t.Errorf("direct %v, ends at %d: told up to %d", direct, end, pos)
+				}
+			}
+			got, err := d.Extents(ctx, 128<<10, 896<<10, make([]block.Extent, 0, 8))
+			if hole := end > 128<<10; err != nil || (got[0].State&block.Hole != 0) != hole {
+				t.Errorf("direct %v, ends at %d: %+v, %v", direct, end, got, err)
+			}
 		}
 	}
 }
