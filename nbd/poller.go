@@ -64,7 +64,7 @@ func (p *poller) wait(w *watch, events uint32) error {
 	p.mu.Lock()
 	p.waiting[int32(w.fd)] = w
 	p.mu.Unlock()
-	event := unix.EpollEvent{Events: events | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(w.fd)}
+	event := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(w.fd)}
 	var failed error
 	err := p.raw.Control(func(set uintptr) { failed = unix.EpollCtl(int(set), op, w.fd, &event) })
 	if err = errors.Join(err, failed); err != nil {

@@ -60,6 +60,10 @@ type ServerConfig struct {
 	// once. Default 32.
 	Workers int
 
+	// MaxWorkers is how many requests of all connections may wait in devices at
+	// once, each on a thread; a connection always has one. Default 2048.
+	MaxWorkers int
+
 	// BusyPoll is how long a connection whose client sends one request at a time
 	// asks for the next before it blocks, as long as that pays: it saves two
 	// context switches and costs up to that much of a processor for each
@@ -77,6 +81,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	setDefault(&c.MaxRequests, 128)
 	setDefault(&c.MaxBytes, 64<<20)
 	setDefault(&c.Workers, 32)
+	setDefault(&c.MaxWorkers, 2048)
 	setDefault(&c.BusyPoll, defaultBusyPoll)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -104,6 +109,8 @@ type Server struct {
 
 	draining atomic.Bool
 	running  sync.WaitGroup // connections
+	workers  atomic.Int64
+	lanes    lanes
 
 	mu        sync.Mutex
 	closed    bool
@@ -285,6 +292,7 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	s.cancel()
 	s.running.Wait()
+	s.lanes.ended.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.poll != nil {

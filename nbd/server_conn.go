@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,7 @@ import (
 //     waiting. Replies of one batch are put together in one buffer.
 //  2. work (server_work.go): what may wait in the device becomes a job for one
 //     of a bounded number of workers. Writes to a device that orders them anyway
-//     go through one worker at a time.
+//     go through the device's lane instead (server_lane.go).
 //  3. send (server_send.go): finished jobs queue up; whoever finds nobody
 //     sending sends all that is there, in one system call where it can, and from
 //     the page cache by sendfile where the device allows it.
@@ -30,9 +31,9 @@ import (
 // in the device; a large read from the page cache costs the client's copy alone.
 //
 // Ownership: the receiving goroutine owns in, out and batch. A job belongs to
-// the stage that it is in; its buffer goes with it. Locks: budget.mu, work.mu
-// and box.mu are leaves; none is held while another is taken or while anything
-// blocks.
+// the stage that it is in; its buffer goes with it. Locks: budget.mu, work.mu,
+// lane.mu and box.mu are leaves; none is held while another is taken or while
+// anything blocks.
 
 // serverConn is a connection in the transmission phase.
 type serverConn struct {
@@ -56,13 +57,15 @@ type serverConn struct {
 
 	headerSize int // of requests
 
-	abandon context.CancelFunc // ends what the device does for a client that is gone
+	context func() context.Context // what requests run under
+	abandon context.CancelFunc     // ends what the device does for a client that is gone
 
 	data dataRange // where the device has no holes
 
 	receiver
 	budget budget
 	work   workers
+	laned  laned
 	box    outbox
 }
 
@@ -94,17 +97,37 @@ func (c *serverConn) serve(ctx context.Context) error {
 	defer c.obs.Connection(-1)
 	ctx, c.abandon = context.WithCancel(ctx)
 	defer c.abandon()
+	c.context = func() context.Context { return ctx }
+	c.laned.conn, c.laned.lane = c, c.srv.lanes.take(c.dev)
+	defer c.srv.lanes.give(c.laned.lane, c.dev)
 	err := c.receive(ctx)
 	if err != nil && !errors.Is(err, errGone) {
 		c.stream.close() // nothing more can be said
 	}
+	if c.deserted(err) {
+		c.abandon()
+	}
 	c.work.stop()
+	c.laned.pending.Wait()
 	c.box.wait()
 	c.receiver.free()
 	if sent := c.box.failure(); err == nil && sent != nil {
 		err = fmt.Errorf("reply: %w", sent)
 	}
 	return err
+}
+
+// deserted reports whether nobody waits for the answers to what has been
+// received, by the error that ended receiving. A client that just sends no more
+// does.
+func (c *serverConn) deserted(err error) bool {
+	switch {
+	case err == nil || c.srv.draining.Load(): // we have stopped it ourselves
+		return false
+	case errors.Is(err, io.EOF) && c.w == c.r:
+		return c.stream.hungUp()
+	}
+	return true
 }
 
 // job is a request on its way through work and send, and the reply to it. Jobs
@@ -130,12 +153,14 @@ type job struct {
 	extents [readPieces + 1]block.Extent // of a read that may have holes; one more for the rest
 
 	// A large write is carried out in pieces, jobs of their own.
-	whole  *job                  // of a piece
-	pieces atomic.Int32          // of the whole: how many are not done
-	failed atomic.Pointer[error] // of the whole: the first that failed
+	whole   *job                  // of a piece
+	pieces  atomic.Int32          // of the whole: how many are not done
+	failed  atomic.Pointer[error] // of the whole: the first that failed
+	dropped atomic.Bool           // of the whole: it is not to be answered
 
 	charged int64 // bytes in the budget
-	serial  bool  // a write that waits for the one before it
+
+	laned *laned // of a write in a lane
 }
 
 // epoch is the zero of the data path's clock: time.Since of a fixed time reads
@@ -195,7 +220,7 @@ func (b *budget) job(charged int64) *job {
 	if j == nil {
 		j = new(job)
 	}
-	j.next, j.whole, j.charged, j.serial = nil, nil, charged, false
+	j.next, j.whole, j.charged = nil, nil, charged
 	return j
 }
 

@@ -66,6 +66,11 @@ func (h *handshake) run(ctx context.Context) (*agreement, error) {
 	if err := h.conn.SetDeadline(time.Now().Add(h.srv.cfg.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
+	if h.srv.draining.Load() { // session.drain may have been too early
+		if err := h.conn.SetReadDeadline(time.Now().Add(drainHandshake)); err != nil {
+			return nil, err
+		}
+	}
 	if err := h.greet(); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}

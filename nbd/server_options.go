@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sluice/block"
@@ -239,9 +240,15 @@ func (h *handshake) open(ctx context.Context, name string) (*agreement, error) {
 	if h.structured {
 		a.flags |= tfDF
 	}
-	// Contexts are bound to the name that they were selected for.
+	// Contexts are bound to the name that they were selected for. The device
+	// behind it may have changed since.
 	if h.contexts != nil && h.contexts.export == name {
-		a.contexts = h.contexts.list
+		offered := contextsOf(dev)
+		for _, m := range h.contexts.list {
+			if slices.ContainsFunc(offered, func(o metaContext) bool { return o.name == m.name }) {
+				a.contexts = append(a.contexts, m)
+			}
+		}
 	}
 	if h.extended && len(a.contexts) > 0 {
 		a.flags |= tfBlockStatusPayload

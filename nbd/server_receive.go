@@ -198,6 +198,7 @@ func (c *serverConn) skip(n uint64) error {
 	if n > maxSkip {
 		return fmt.Errorf("request with %d bytes of payload", n)
 	}
+	c.lean = 0
 	for n > 0 {
 		if c.r == c.w {
 			c.push()
@@ -320,7 +321,7 @@ func (c *serverConn) write(ctx context.Context, req request) error {
 	}
 	j.buf = buffer.Get(n)
 	if err := c.payload(j.buf.B); err != nil {
-		c.drop(j)
+		c.budget.give(j)
 		return err
 	}
 	c.submit(ctx, j)
@@ -333,6 +334,7 @@ func (c *serverConn) write(ctx context.Context, req request) error {
 func (c *serverConn) writeSplit(ctx context.Context, whole *job) error {
 	whole.pieces.Store(1) // the receiver's own share
 	whole.failed.Store(nil)
+	whole.dropped.Store(false)
 	c.obs.InFlight(+1)
 	req := whole.req
 	for rest := req.length; rest > 0; {
@@ -342,8 +344,9 @@ func (c *serverConn) writeSplit(ctx context.Context, whole *job) error {
 		j.op, j.whole = OpWrite, whole
 		j.buf = buffer.Get(int(n))
 		if err := c.payload(j.buf.B); err != nil {
-			c.drop(j)
-			c.drop(c.pieceDone(whole, err))
+			c.budget.give(j)
+			whole.dropped.Store(true) // also when it is a piece that ends it
+			c.pieceDone(whole, nil)
 			return err
 		}
 		whole.pieces.Add(1)
@@ -351,7 +354,7 @@ func (c *serverConn) writeSplit(ctx context.Context, whole *job) error {
 		rest -= n
 	}
 	if j := c.pieceDone(whole, nil); j != nil {
-		c.put(jobQueue{}.with(j), false)
+		c.put(jobQueue{}.with(j), brief)
 	}
 	return nil
 }
@@ -372,7 +375,7 @@ func (c *serverConn) enqueue(ctx context.Context, req request, payload uint64) e
 	if payload > 0 { // a status request's filter
 		j.buf = buffer.Get(int(payload))
 		if err := c.payload(j.buf.B); err != nil {
-			c.drop(j)
+			c.budget.give(j)
 			return err
 		}
 	}
@@ -448,7 +451,7 @@ func (c *serverConn) push() {
 		return
 	}
 	j.data = j.buf.B[:c.n]
-	c.put(jobQueue{}.with(j), false)
+	c.put(jobQueue{}.with(j), brief)
 }
 
 // note remembers an answered request for report.

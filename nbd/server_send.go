@@ -35,8 +35,17 @@ func (b *outbox) failure() error {
 // wait returns when nobody sends any more; only after the last put.
 func (b *outbox) wait() { b.handed.Wait() }
 
+// patience is what a sender can bear when the client does not take its replies.
+type patience uint8
+
+const (
+	patient   patience = iota // waits as long as it takes
+	brief                     // waits for stallTime, then hands over
+	impatient                 // does not wait, and sends nothing but its own
+)
+
 // put queues finished jobs and sends, if nobody else does.
-func (c *serverConn) put(done jobQueue, mayWait bool) {
+func (c *serverConn) put(done jobQueue, how patience) {
 	b := &c.box
 	b.mu.Lock()
 	b.queue.append(done)
@@ -45,13 +54,13 @@ func (c *serverConn) put(done jobQueue, mayWait bool) {
 		return
 	}
 	b.busy = true
-	if !mayWait && c.files == nil {
+	if how != patient && c.files == nil {
 		c.handOver() // a TLS write cannot be left and taken up again
 		b.mu.Unlock()
 		return
 	}
 	b.mu.Unlock()
-	c.sendQueue(mayWait)
+	c.sendQueue(how)
 }
 
 // handOver goes on sending in a goroutine that may wait. The connection waits
@@ -60,18 +69,24 @@ func (c *serverConn) handOver() {
 	c.box.handed.Add(1)
 	go func() {
 		defer c.box.handed.Done()
-		c.sendQueue(true)
+		c.sendQueue(patient)
 	}()
 }
 
 // sendQueue sends until the queue is empty. The caller has set busy.
-func (c *serverConn) sendQueue(mayWait bool) {
+func (c *serverConn) sendQueue(how patience) {
 	b := &c.box
-	for {
+	b.vec.nowait = how == impatient
+	for first := true; ; first = false {
 		if b.sending.head == nil {
 			b.mu.Lock()
 			if b.queue.head == nil {
 				b.busy = false
+				b.mu.Unlock()
+				return
+			}
+			if how == impatient && (!first || b.queue.pinned()) {
+				c.handOver()
 				b.mu.Unlock()
 				return
 			}
@@ -85,7 +100,7 @@ func (c *serverConn) sendQueue(mayWait bool) {
 		}
 		switch err := c.sendSome(); {
 		case err == nil:
-		case errors.Is(err, errStalled) && !mayWait:
+		case errors.Is(err, errStalled) && how != patient:
 			c.handOver()
 			return
 		case errors.Is(err, errStalled):
@@ -224,5 +239,5 @@ func (c *serverConn) finishRead(j *job) {
 	j.hlen = c.readHeaderSize()
 	c.putReadHeader(j.hdr[:], j.req)
 	c.note(OpRead, int64(j.req.length), 0)
-	c.put(jobQueue{}.with(j), false)
+	c.put(jobQueue{}.with(j), brief)
 }

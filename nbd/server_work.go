@@ -15,8 +15,6 @@ type workers struct {
 	mu      sync.Mutex
 	wake    sync.Cond
 	queue   jobQueue
-	serial  jobQueue // writes to a device that orders them anyway
-	writing bool     // a worker is at serial
 	max     int
 	running int
 	idle    int
@@ -61,6 +59,16 @@ func (q *jobQueue) push(j *job) {
 	q.n++
 }
 
+// pinned reports whether a job in it has a file range to send.
+func (q *jobQueue) pinned() bool {
+	for j := q.head; j != nil; j = j.next {
+		if j.pinned {
+			return true
+		}
+	}
+	return false
+}
+
 func (q *jobQueue) pop() *job {
 	j := q.head
 	if j != nil {
@@ -79,31 +87,29 @@ func (w *workers) init(limit int) {
 	w.max = limit
 }
 
-// submit hands a job to a worker.
+// submit hands a job to the device's lane or to a worker.
 func (c *serverConn) submit(ctx context.Context, j *job) {
 	if j.whole == nil {
 		c.obs.InFlight(+1)
 	}
-	w := &c.work
 	// A write with FUA waits for the medium, not for other writes: those may go
 	// on in parallel.
-	j.serial = j.op == OpWrite && j.req.flags&cfFUA == 0 && c.dev.Info.Has(block.CapSerialWrites)
-	w.mu.Lock()
-	if j.serial {
-		w.serial.push(j)
-		if w.writing {
-			w.mu.Unlock()
-			return // its worker comes to it
-		}
-	} else {
-		w.queue.push(j)
+	if c.laned.lane != nil && j.op == OpWrite && j.req.flags&cfFUA == 0 {
+		c.laned.add(j)
+		return
 	}
+	w := &c.work
+	w.mu.Lock()
+	w.queue.push(j)
 	switch {
-	case w.idle > w.retired:
+	// A worker that was woken counts as idle until it runs, so there must be one
+	// for each job that waits.
+	case w.queue.n <= w.idle-w.retired:
 		w.wake.Signal()
-	case w.running < w.max:
+	case w.running == 0 || w.running < w.max && c.srv.workers.Load() < int64(c.srv.cfg.MaxWorkers):
 		w.running++
 		w.ended.Add(1)
+		c.srv.workers.Add(1)
 		go c.worker(ctx)
 	}
 	w.mu.Unlock()
@@ -112,47 +118,16 @@ func (c *serverConn) submit(ctx context.Context, j *job) {
 func (c *serverConn) worker(ctx context.Context) {
 	w := &c.work
 	defer w.ended.Done()
+	defer c.srv.workers.Add(-1)
 	for {
 		j := w.next()
 		if j == nil {
 			return
 		}
-		if j.serial {
-			c.writeLane(ctx, j)
-			continue
-		}
 		if j = c.execute(ctx, j); j != nil {
-			c.put(jobQueue{}.with(j), true)
+			c.put(jobQueue{}.with(j), patient)
 		}
 	}
-}
-
-// writeLane carries out the writes that wait for each other, beginning with j,
-// until there is none. Replies are held back until they are as many as the
-// writes that still wait: a wake-up of the client for each write costs more than
-// the write, but it should come before the lane runs dry.
-func (c *serverConn) writeLane(ctx context.Context, j *job) {
-	var done jobQueue
-	for waiting := 0; j != nil; {
-		if ready := c.execute(ctx, j); ready != nil {
-			done.push(ready)
-		}
-		if j, waiting = c.work.nextWrite(); done.n > waiting {
-			c.put(done, true)
-			done = jobQueue{}
-		}
-	}
-}
-
-// nextWrite gives the worker in the lane its next write, or takes it off, and
-// tells how many are waiting, that one included.
-func (w *workers) nextWrite() (j *job, waiting int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	waiting = w.serial.n
-	j = w.serial.pop()
-	w.writing = j != nil
-	return j, waiting
 }
 
 // next waits for a job; nil when the worker is to end.
@@ -160,12 +135,6 @@ func (w *workers) next() *job {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
-		if !w.writing {
-			if j := w.serial.pop(); j != nil {
-				w.writing = true
-				return j
-			}
-		}
 		if j := w.queue.pop(); j != nil {
 			return j
 		}
@@ -198,12 +167,23 @@ func (w *workers) stop() {
 }
 
 // execute carries out a job in the device and makes its reply. It returns the
-// job that is to be sent: nil for a piece of a write that is not the last.
+// job that is to be sent: nil for a piece of a write that is not the last, and
+// for a client that is gone, whose requests are not begun any more: after it has
+// come back and written anew, an old write would undo that.
 func (c *serverConn) execute(ctx context.Context, j *job) *job {
 	if whole := j.whole; whole != nil {
-		err := c.writeDevice(ctx, j.buf.B, j.req)
+		var err error
+		if ctx.Err() != nil {
+			whole.dropped.Store(true)
+		} else {
+			err = c.writeDevice(ctx, j.buf.B, j.req)
+		}
 		c.budget.give(j)
 		return c.pieceDone(whole, err)
+	}
+	if ctx.Err() != nil {
+		c.forget(j)
+		return nil
 	}
 	var err error
 	switch j.req.cmd {
@@ -229,13 +209,17 @@ func (c *serverConn) execute(ctx context.Context, j *job) *job {
 }
 
 // pieceDone takes note of the end of a piece of a write; after the last it
-// completes the write and returns it.
+// completes the write and returns it, unless nobody waits for it.
 func (c *serverConn) pieceDone(whole *job, err error) *job {
 	if err != nil {
 		first := err // not err itself, which would move to the heap each time
 		whole.failed.CompareAndSwap(nil, &first)
 	}
 	if whole.pieces.Add(-1) > 0 {
+		return nil
+	}
+	if whole.dropped.Load() {
+		c.forget(whole)
 		return nil
 	}
 	err = nil
@@ -268,11 +252,10 @@ func (c *serverConn) finish(j *job, err error) {
 	c.obs.InFlight(-1)
 }
 
-// drop gives back a job that will not be answered; j may be nil.
-func (c *serverConn) drop(j *job) {
-	if j != nil {
-		c.budget.give(j)
-	}
+// forget gives back a job in flight that will not be answered.
+func (c *serverConn) forget(j *job) {
+	c.obs.InFlight(-1)
+	c.budget.give(j)
 }
 
 // failed logs what the client can be told only in part.

@@ -25,6 +25,7 @@ type socketStream struct {
 	poll   *poller
 	closed atomic.Bool
 
+	end     lastBytes
 	busy    busyPoll
 	in, out watch // out has a descriptor of its own, made when it is needed
 	msg     unix.Msghdr
@@ -86,7 +87,14 @@ func setTimeouts(fd int) error {
 }
 
 func (s *socketStream) recv(p []byte, idle bool) (int, error) {
+	p, bounded := s.end.limit(p)
+	if len(p) == 0 {
+		return 0, io.EOF
+	}
 	n, err := s.recvBlocking(p, idle)
+	if bounded {
+		s.end.took(n)
+	}
 	s.busy.received(n)
 	return n, err
 }
@@ -145,7 +153,7 @@ func (s *socketStream) recvBusy(p []byte) int {
 
 func (s *socketStream) wait(d direction) error {
 	if d == toReceive {
-		return s.poll.wait(&s.in, unix.EPOLLIN)
+		return s.poll.wait(&s.in, unix.EPOLLIN|unix.EPOLLRDHUP)
 	}
 	if s.out.fd < 0 { // a set takes a descriptor once: one more to wait both ways at once
 		fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -189,6 +197,9 @@ func (s *socketStream) sendOnce(v *ioVec) (int, syscall.Errno) {
 	flags := uintptr(unix.MSG_NOSIGNAL)
 	if v.more {
 		flags |= unix.MSG_MORE
+	}
+	if v.nowait {
+		flags |= unix.MSG_DONTWAIT
 	}
 	rest := v.rest()
 	if len(rest) == 1 {
@@ -236,7 +247,20 @@ func (s *socketStream) sendFile(fd int, off, n int64) (int64, error) {
 
 // stopReceiving and close come from outside, perhaps when the descriptor is no
 // longer ours.
-func (s *socketStream) stopReceiving() { s.shutdown(unix.SHUT_RD) }
+func (s *socketStream) stopReceiving() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.released {
+		_ = unix.Shutdown(s.fd, unix.SHUT_RD)
+		s.end.set(unread(s.fd))
+	}
+}
+
+func (s *socketStream) hungUp() bool {
+	fds := []unix.PollFd{{Fd: int32(s.fd)}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}
 
 func (s *socketStream) close() {
 	if s.closed.CompareAndSwap(false, true) {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +30,9 @@ type stream interface {
 
 	// stopReceiving makes recv return what has arrived and then io.EOF.
 	stopReceiving()
+
+	// hungUp reports whether the peer takes no more bytes either.
+	hungUp() bool
 
 	// close ends the connection; everything that waits returns an error.
 	close()
@@ -76,6 +81,8 @@ type ioVec struct {
 	head int // the first that is not sent yet
 	iov  []unix.Iovec
 	more bool // a file follows at once: do not push out a partial packet
+
+	nowait bool // errStalled at once when the peer's buffer is full
 }
 
 func (v *ioVec) reset() {
@@ -109,10 +116,18 @@ func (v *ioVec) advance(n int) {
 type plainStream struct {
 	conn   net.Conn
 	gather []byte // small pieces go out together: each Write is a TLS record
+	end    lastBytes
 }
 
 func (s *plainStream) recv(p []byte, _ bool) (int, error) {
+	p, bounded := s.end.limit(p)
+	if len(p) == 0 {
+		return 0, io.EOF
+	}
 	n, err := s.conn.Read(p)
+	if bounded {
+		s.end.took(n)
+	}
 	if n > 0 {
 		return n, nil
 	}
@@ -155,13 +170,52 @@ func (s *plainStream) release()             { _ = s.conn.Close() }
 // it closes what lies below.
 func (s *plainStream) close() { _ = netConn(s.conn).Close() }
 
+// hungUp does not know: TLS has nothing but the end of what the peer sends.
+func (s *plainStream) hungUp() bool { return false }
+
 func (s *plainStream) stopReceiving() {
 	inner := netConn(s.conn)
-	if c, ok := inner.(interface{ CloseRead() error }); ok {
-		_ = c.CloseRead()
+	c, ok := inner.(interface {
+		syscall.Conn
+		CloseRead() error
+	})
+	if !ok {
+		_ = inner.SetReadDeadline(time.Unix(1, 0))
 		return
 	}
-	_ = inner.SetReadDeadline(time.Unix(1, 0))
+	_ = c.CloseRead()
+	if raw, err := c.SyscallConn(); err == nil {
+		// TLS may hold some bytes that it has received.
+		_ = raw.Control(func(fd uintptr) { s.end.set(unread(int(fd)) + gatherSize) })
+	}
+}
+
+// lastBytes bounds what is received after stopReceiving: TCP goes on to take what
+// the peer sends, even when the socket is shut for reading.
+type lastBytes struct {
+	left atomic.Int64 // one more than may still be received; 0: no bound
+}
+
+func (l *lastBytes) set(n int) { l.left.CompareAndSwap(0, int64(n)+1) }
+
+// limit is how much of p may be received into; bounded: took has to be told.
+func (l *lastBytes) limit(p []byte) (part []byte, bounded bool) {
+	left := l.left.Load()
+	if left == 0 {
+		return p, false
+	}
+	return p[:min(int64(len(p)), left-1)], true
+}
+
+func (l *lastBytes) took(n int) { l.left.Add(-int64(n)) }
+
+// unread is the number of bytes that have arrived.
+func unread(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // netConn is the connection below TLS.
