@@ -50,13 +50,17 @@ func (d *Device) Info() block.Info {
 // Close waits for the calls in progress and for pinned ranges, and closes the
 // descriptor, which gives up the lock. It does not flush.
 func (d *Device) Close() error {
-	return d.gate.Close(func() error {
-		err := unix.Close(d.fd)
-		if d.cached >= 0 {
-			err = cmp.Or(err, unix.Close(d.cached))
+	return d.gate.Close(func() error { return block.Wrap(d.closeFDs(), "close", d.path, -1) })
+}
+
+func (d *Device) closeFDs() error {
+	err := unix.Close(d.fd)
+	for _, fd := range [...]int{d.cached, d.syncs.witness} {
+		if fd >= 0 {
+			err = cmp.Or(err, unix.Close(fd))
 		}
-		return block.Wrap(err, "close", d.path, -1)
-	})
+	}
+	return err
 }
 
 // enter begins a call on n bytes at off: it checks them and keeps Close waiting

@@ -20,7 +20,8 @@
 // failed, the kernel may have dropped the dirty pages and will report success
 // the next time, though bytes that it acknowledged are gone. So the first such
 // failure is kept: every later Flush and FUA write of the Device fails with it
-// until the image is opened anew (flush.go).
+// until the image is opened anew (flush.go). A write for which there is no room
+// is no such failure: it can be repeated.
 //
 // # Locks between processes
 //
@@ -33,10 +34,11 @@
 // closes the descriptor under none of them; pinned ranges count as calls.
 // Locks of a Device, in the order in which they may be taken:
 //
-//	resizing   one Resize at a time
-//	fragments  O_DIRECT on a file of odd size: parts that go through the page
-//	           cache hold it alone, others share it
-//	syncs.mu   a flush holds it alone, FUA writes share it
+//	resizing       one Resize at a time
+//	fragments      O_DIRECT on a file of odd size: parts that go through the
+//	               page cache hold it alone, others share it
+//	syncs.mu       a flush holds it alone, FUA writes share it
+//	syncs.looking  one at a time looks whether write-back failed
 //
 // The package starts no goroutine.
 package file

@@ -9,12 +9,28 @@ import (
 // kernel is the system calls that move data, change allocation or sync. Like
 // the calls themselves they may transfer less than asked and be interrupted.
 type kernel interface {
+	transfers
+	changes
+}
+
+type transfers interface {
 	pread(fd int, p []byte, off int64) (int, error)
 	preadNowait(fd int, p []byte, off int64) (int, error)
 	pwrite(fd int, p []byte, off int64, dsync bool) (int, error)
+
+	// cached reports whether the page cache can give the byte at once.
+	cached(fd int, off int64) bool
+}
+
+type changes interface {
 	fallocate(fd int, mode uint32, off, n int64) error
 	discard(fd int, off, n int64) error // of a block device
 	fdatasync(fd int) error
+
+	// writeBackError gives the error of write-back that the descriptor was not
+	// yet told of. It starts no write-back; it waits for that of the page at off
+	// alone.
+	writeBackError(fd int, off int64) error
 }
 
 // linux is the kernel that is there.
@@ -48,6 +64,14 @@ func (linux) preadNowait(fd int, p []byte, off int64) (int, error) {
 	return int(n), nil
 }
 
+// cached reads the byte to a place on the stack: a p of preadNowait, called
+// through the interface, would have to be allocated.
+func (linux) cached(fd int, off int64) bool {
+	var b [1]byte
+	n, err := linux{}.preadNowait(fd, b[:], off)
+	return err == nil && n == 1
+}
+
 func (linux) pwrite(fd int, p []byte, off int64, dsync bool) (int, error) {
 	if !dsync || len(p) == 0 {
 		return unix.Pwrite(fd, p, off)
@@ -72,6 +96,10 @@ func (linux) discard(fd int, off, n int64) error {
 }
 
 func (linux) fdatasync(fd int) error { return unix.Fdatasync(fd) }
+
+func (linux) writeBackError(fd int, off int64) error {
+	return unix.SyncFileRange(fd, off, 1, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
+}
 
 func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg))

@@ -34,6 +34,7 @@ func open(cfg Config, opts block.OpenOptions, opener func(flags int) (int, error
 	opts.Direct = cfg.Direct.Or(opts.Direct)
 	opts.Share = cfg.Share.Or(opts.Share)
 	d := &Device{path: cfg.Path, kern: linux{}, cached: -1, align: 1, zeroAlign: 1}
+	d.syncs.witness = -1
 	d.info.ReadOnly = opts.ReadOnly
 	fd, err := openFD(opts, opener)
 	if err != nil {
@@ -41,10 +42,7 @@ func open(cfg Config, opts block.OpenOptions, opener func(flags int) (int, error
 	}
 	d.fd = fd
 	if err := d.setUp(cfg, opts); err != nil {
-		_ = unix.Close(d.fd) // the first error is the one to tell
-		if d.cached >= 0 {
-			_ = unix.Close(d.cached)
-		}
+		_ = d.closeFDs() // the first error is the one to tell
 		return nil, err
 	}
 	return d, nil
@@ -102,6 +100,11 @@ func (d *Device) setUp(cfg Config, opts block.OpenOptions) error {
 		return d.fail("open", -1, err)
 	}
 	d.size.Store(size)
+	if !opts.ReadOnly {
+		if d.syncs.witness, err = reopen(d.fd, unix.O_RDONLY); err != nil {
+			return d.fail("open", -1, err)
+		}
+	}
 	return d.resolve(&st, opts.Direct)
 }
 
