@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
+	"io"
+
 	"github.com/spf13/cobra"
 )
 
 const completionLong = `Print a script that makes a shell complete Sluice's commands, flags and file
 names. Load it in the running shell, or put it where the shell looks for such
-scripts.`
+scripts. The one for bash works with and without the bash-completion package.`
 
 const completionExample = `  source <(sluice completion bash)
   sluice completion bash > /etc/bash_completion.d/sluice
@@ -24,7 +28,7 @@ func newCompletion() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch args[0] {
 			case "bash":
-				return cmd.Root().GenBashCompletionV2(cmd.OutOrStdout(), true)
+				return bashCompletion(cmd.Root(), cmd.OutOrStdout())
 			case "zsh":
 				return cmd.Root().GenZshCompletion(cmd.OutOrStdout())
 			case "fish":
@@ -33,4 +37,31 @@ func newCompletion() *cobra.Command {
 			return usagef(cmd, "completion: %q is none of bash, zsh and fish", args[0])
 		},
 	}
+}
+
+// bashWords is what the script for bash does where the bash-completion package,
+// which a small Debian lacks, does not split the command line for it: the line up
+// to the cursor is split at blanks, and nowhere else ("--flag=value" and URLs are
+// one word).
+const bashWords = `    local line=${COMP_LINE:0:COMP_POINT}
+    read -ra words <<<"$line"
+    if [[ $line == *[[:space:]] ]]; then words+=(""); fi
+    cword=$((${#words[@]} - 1))
+    cur=${words[cword]}
+    prev=${words[cword - 1]}
+`
+
+// bashCompletion writes cobra's script, which needs that package, with bashWords
+// where it has no other choice.
+func bashCompletion(root *cobra.Command, w io.Writer) error {
+	const needy = "    _get_comp_words_by_ref \"$@\" cur prev words cword\n"
+	var script bytes.Buffer
+	if err := root.GenBashCompletionV2(&script, true); err != nil {
+		return err
+	}
+	if n := bytes.Count(script.Bytes(), []byte(needy)); n != 1 {
+		return fmt.Errorf("completion: the script for bash splits words in %d places, not in one", n)
+	}
+	_, err := w.Write(bytes.Replace(script.Bytes(), []byte(needy), []byte(bashWords), 1))
+	return err
 }

@@ -56,10 +56,13 @@ func TestKilledCopyLeavesNoDestination(t *testing.T) {
 }
 
 func TestInterruptedCopyCleansUp(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		dir := t.TempDir()
 		p := copying(t, slowURI(t), filepath.Join(dir, "dst.img"))
 		p.Signal(sig)
+		if sig == syscall.SIGHUP {
+			_ = syscall.Kill(p.Pid(), sig) // it comes twice; the process may be gone already
+		}
 		if _ = p.Wait(); p.ExitCode() != 1 {
 			t.Errorf("exit code %d", p.ExitCode())
 		}

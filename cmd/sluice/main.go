@@ -25,11 +25,24 @@ const (
 )
 
 func main() {
-	// The first SIGINT or SIGTERM ends the context, so that commands clean up;
-	// the second one kills. Serving has an order of its own (serve.go).
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	// The first signal ends the context, so that commands clean up; a second
+	// SIGINT or SIGTERM kills. Serving has an order of its own (serve.go).
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
+	context.AfterFunc(ctx, func() {
+		signal.Ignore(syscall.SIGHUP) // a terminal that is lost sends several
+		stop()
+	})
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// endings are the signals that ask for an end. SIGHUP says that the terminal is
+// gone; who started us with it ignored (nohup) wants us to stay.
+func endings() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // run executes a command line and gives the exit code.

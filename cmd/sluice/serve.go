@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -20,9 +21,10 @@ import (
 	"sluice/gateway"
 	"sluice/gateway/endpoint"
 	"sluice/metrics"
+	"sluice/nbd"
 )
 
-const serveLong = `Serve one image as an NBD export until SIGTERM or SIGINT.
+const serveLong = `Serve one image as an NBD export until SIGTERM, SIGINT or SIGHUP.
 
 For each place a line "ready URI" is printed on standard output when clients can
 connect. Sockets that a service manager hands over (LISTEN_FDS) are served too,
@@ -32,8 +34,9 @@ $XDG_RUNTIME_DIR/sluice).
 
 On the first SIGTERM or SIGINT no more requests are taken, those that have
 arrived are finished, the image is flushed, and the exit code is 0. A second
-signal cuts clients off at once, a third one kills. An image that cannot be
-flushed at the end is a failure: exit code 1.
+signal cuts clients off at once, a third one kills. SIGHUP, which a lost terminal
+sends, is a first signal too, never a second one; under nohup it is ignored. An
+image that cannot be flushed at the end is a failure: exit code 1.
 
 A unix socket has mode 0660. One that was left behind by a killed process is
 replaced; one that somebody listens on is refused.`
@@ -61,7 +64,8 @@ type serveFlags struct {
 	busyPoll    time.Duration
 	shutdown    time.Duration
 
-	handed int // listeners that a service manager opened; they come first
+	places []endpoint.Address // what nbd says
+	handed int                // listeners that a service manager opened; they come first
 }
 
 func newServe(g *globals) *cobra.Command {
@@ -86,14 +90,14 @@ func newServe(g *globals) *cobra.Command {
 	f.tls.add(cmd)
 	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics and /healthz over HTTP at HOST:PORT")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof beside the metrics")
-	flags.StringVar(&f.pidFile, "pid-file", "", "write the process id to a file, removed at the end")
+	flags.StringVar(&f.pidFile, "pid-file", "", "write the process id to a file, locked while it is used and removed at the end")
 	flags.IntVar(&f.connections, "max-connections", 0, "clients served at once; more are turned away (default 4096)")
 	flags.DurationVar(&f.busyPoll, "busy-poll", 20*time.Microsecond, "ask a client that sends one request at a time for its next so long before blocking; 0 never")
 	flags.DurationVar(&f.shutdown, "shutdown-timeout", 30*time.Second, "wait for requests in progress at the end; 0 waits without limit")
 	return cmd
 }
 
-// check refuses flags that make no sense.
+// check refuses flags that make no sense, and reads where to listen.
 func (f *serveFlags) check(cmd *cobra.Command) error {
 	switch {
 	case f.connections < 0:
@@ -104,6 +108,34 @@ func (f *serveFlags) check(cmd *cobra.Command) error {
 		return usagef(cmd, "--shutdown-timeout %v is negative", f.shutdown)
 	case f.pprof && f.metrics == "":
 		return usagef(cmd, "--pprof needs --metrics HOST:PORT")
+	}
+	if err := f.checkMetrics(cmd); err != nil {
+		return err
+	}
+	if err := new(nbd.Exports).Add(&nbd.Export{Name: f.name}); err != nil {
+		return usagef(cmd, "--name: %w", errors.Unwrap(err))
+	}
+	for _, s := range f.nbd {
+		a, err := endpoint.Parse(s)
+		if err != nil {
+			return usagef(cmd, "--nbd: %w", err)
+		}
+		f.places = append(f.places, a)
+	}
+	return nil
+}
+
+// checkMetrics refuses what is no HOST:PORT. The host may be looked up later.
+func (f *serveFlags) checkMetrics(cmd *cobra.Command) error {
+	if f.metrics == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(f.metrics)
+	if err != nil || host == "" {
+		return usagef(cmd, "--metrics %s is not HOST:PORT (0.0.0.0:PORT or [::]:PORT listens everywhere)", f.metrics)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil || port == "" {
+		return usagef(cmd, "--metrics %s: %q is not a port", f.metrics, port)
 	}
 	return nil
 }
@@ -134,7 +166,7 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 	if cfg.Device, err = openServed(stop, url, f.format, f.open); err != nil {
 		return err
 	}
-	if cfg.Listeners, err = f.listen(cmd, stop); err != nil {
+	if cfg.Listeners, err = f.listen(stop); err != nil {
 		_ = cfg.Device.Close()
 		return err
 	}
@@ -151,13 +183,15 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 // serves them. Who handed sockets over knows where they are, and may give its
 // own output to us: nothing is printed about those.
 func (f *serveFlags) announceAndRun(cmd *cobra.Command, s *gateway.Single, cfg gateway.SingleConfig, stop, cut context.Context) error {
-	removePID, err := writePIDFile(f.pidFile)
-	if err != nil {
-		closeAll(cfg.Listeners)
-		_ = cfg.Device.Close()
-		return err
+	if f.pidFile != "" {
+		pid, err := writePIDFile(f.pidFile)
+		if err != nil {
+			closeAll(cfg.Listeners)
+			_ = cfg.Device.Close()
+			return err
+		}
+		defer pid.remove()
 	}
-	defer removePID()
 	for _, l := range cfg.Listeners[f.handed:] {
 		f.announce(cmd, endpoint.URI(l.Addr(), f.name, f.tls.forced()))
 	}
@@ -185,23 +219,29 @@ func notify(state string) {
 	}
 }
 
-// signals gives two contexts: the first one ends with the first SIGTERM or
-// SIGINT, the second one with the next. After that, signals kill.
+// signals gives two contexts: the first one ends with the first SIGTERM, SIGINT
+// or SIGHUP, the second one with the next SIGTERM or SIGINT. After that, those
+// kill. A terminal that is lost sends SIGHUP more than once: by the kernel and by
+// the shell.
 func (f *serveFlags) signals(parent context.Context) (stop, cut context.Context, release func()) {
 	stop, stopNow := context.WithCancel(parent)
 	cut, cutNow := context.WithCancel(context.WithoutCancel(parent))
 	signal.Ignore(syscall.SIGPIPE) // who read our output may leave, clients stay
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, endings()...)
 	over := make(chan struct{})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for _, act := range []func(){stopNow, cutNow} {
+		for acts := []func(){stopNow, cutNow}; len(acts) > 0; {
 			select {
 			case s := <-signals:
+				if s == syscall.SIGHUP && len(acts) == 1 {
+					continue
+				}
 				slog.Debug("stopping", "signal", s.String())
-				act()
+				acts[0]()
+				acts = acts[1:]
 			case <-over:
 				return
 			}
@@ -244,15 +284,8 @@ func (f *serveFlags) serveMetrics(stop context.Context, cfg *gateway.SingleConfi
 }
 
 // listen opens all places: the service manager's sockets, then the flags'.
-func (f *serveFlags) listen(cmd *cobra.Command, ctx context.Context) ([]net.Listener, error) {
-	addrs := make([]endpoint.Address, 0, len(f.nbd)+1)
-	for _, s := range f.nbd {
-		a, err := endpoint.Parse(s)
-		if err != nil {
-			return nil, usagef(cmd, "--nbd: %w", err)
-		}
-		addrs = append(addrs, a)
-	}
+func (f *serveFlags) listen(ctx context.Context) ([]net.Listener, error) {
+	addrs := f.places
 	listeners, err := endpoint.Activated()
 	if err != nil {
 		return nil, err
@@ -289,20 +322,4 @@ func closeAll(listeners []net.Listener) {
 	for _, l := range listeners {
 		_ = l.Close()
 	}
-}
-
-// writePIDFile writes the file that --pid-file names.
-func writePIDFile(path string) (remove func(), err error) {
-	if path == "" {
-		return func() {}, nil
-	}
-	text := strconv.Itoa(os.Getpid()) + "\n"
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		return nil, block.Wrap(err, "write", path, -1)
-	}
-	return func() {
-		if now, err := os.ReadFile(path); err == nil && string(now) == text {
-			_ = os.Remove(path)
-		}
-	}, nil
 }

@@ -26,7 +26,9 @@ func TestWrongUsage(t *testing.T) {
 		"serve", "serve a.img b.img", "serve a.img --nbd nowhere", "serve a.img --nbd tcp:1", "serve a.img --tls maybe",
 		"serve a.img --tls required", "serve a.img --tls-cert x", "serve a.img --tls off --tls-cert x --tls-key y",
 		"serve a.img --tls-cert x --tls-key y --tls-allow z", "serve a.img --pprof", "serve a.img --max-connections -1",
-		"serve a.img --shutdown-timeout -1s", "completion", "completion csh", "man", "info a.img --log-level loud",
+		"serve a.img --shutdown-timeout -1s", "serve a.img --metrics 9808", "serve a.img --metrics :9808", "serve a.img --metrics 127.0.0.1:999999",
+		"serve a.img --metrics 127.0.0.1:", "serve x.img --nbd nowhere", "serve a.img --name " + strings.Repeat("n", 4097),
+		"serve a.img --nbd unix:" + strings.Repeat("s", 200), "completion", "completion csh", "man", "info a.img --log-level loud",
 	} {
 		o := sluice(t, dir, strings.Fields(line)...)
 		if o.code != exitUsage || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 ||
@@ -77,7 +79,7 @@ func TestFailures(t *testing.T) {
 		"serve x.img --nbd unix:s":                    "open x.img: no such file or directory",
 		"serve a.img --nbd unix:no/s":                 "listen on unix:",
 		"serve a.img --tls-cert x --tls-key y":        "read certificate x: open x: no such file or directory",
-		"serve a.img --metrics 127.0.0.1:999999":      "serve metrics on 127.0.0.1:999999",
+		"serve a.img --metrics 192.0.2.1:9808":        "serve metrics on 192.0.2.1:9808: cannot assign requested address",
 		"serve a.img --nbd unix:s --pid-file no/file": "write no/file: open no/file: no such file or directory",
 	} {
 		o := sluice(t, dir, strings.Fields(line)...)
