@@ -1,6 +1,7 @@
 package file
 
 import (
+	"errors"
 	"testing"
 
 	"sluice/block"
@@ -45,4 +46,28 @@ func BenchmarkRead1M(b *testing.B) {
 
 func BenchmarkWrite4K(b *testing.B) {
 	benchmark(b, 4096, func(d *Device, p []byte, off int64) error { return d.WriteAt(ctx, p, off, 0) })
+}
+
+// BenchmarkPin is what it costs to ask whether sending the range would wait.
+func BenchmarkPin4K(b *testing.B)   { benchmark(b, 4096, pin) }
+func BenchmarkPin128K(b *testing.B) { benchmark(b, 128<<10, pin) }
+func BenchmarkPin1M(b *testing.B)   { benchmark(b, 1<<20, pin) }
+
+func pin(d *Device, p []byte, off int64) error {
+	r, ok := d.PinRange(off, int64(len(p)))
+	if !ok || !r.Resident {
+		return errors.New("not in memory")
+	}
+	d.UnpinRange(r)
+	return nil
+}
+
+// BenchmarkCounted is the part of it that cachestat has.
+func BenchmarkCounted128K(b *testing.B) {
+	benchmark(b, 128<<10, func(d *Device, p []byte, off int64) error {
+		if held, known := d.counted(off, int64(len(p))); held != known {
+			return errors.New("not in memory")
+		}
+		return nil
+	})
 }

@@ -27,29 +27,34 @@ const page = 4096
 //
 // cachestat also counts the pages that read-ahead has put in place and whose
 // bytes are still under way. Whether a page has its bytes only a read tells, so
-// the first and the last byte are read: read-ahead goes forward and its requests
-// mostly end in order, so that the end comes last; the beginning may be under way
-// alone, where the end was in memory before. What lies between is not looked
-// at, and with a kernel that has no cachestat need not be there at all: then the
-// caller waits for the medium.
+// the last byte is read: read-ahead goes forward, so that the end comes last. To
+// read the first byte as well would cost as much again and say nothing of what
+// lies between: where requests to the medium overtake one another, the caller
+// may wait for the rest of one. A kernel without cachestat is asked for both
+// ends; in between there may be anything.
 func (d *Device) resident(off, n int64) bool {
-	return d.counted(off, n) && d.kern.cached(d.fd, off+n-1) && d.kern.cached(d.fd, off)
+	last := off + n - 1
+	if !d.kern.cached(d.fd, last) {
+		return false
+	}
+	if off/page == last/page {
+		return true
+	}
+	held, known := d.counted(off, n)
+	return held || !known && d.kern.cached(d.fd, off)
 }
 
-// counted reports whether the page cache has pages for the range, as far as the
-// kernel can tell.
-func (d *Device) counted(off, n int64) bool {
+// counted reports whether the page cache has a page for each part of the range;
+// known is false where the kernel cannot tell.
+func (d *Device) counted(off, n int64) (held, known bool) {
 	if noCachestat.Load() {
-		return true
+		return false, false
 	}
 	r, s := cacheRange{uint64(off), uint64(n)}, cacheStat{}
 	_, _, errno := unix.RawSyscall6(sysCachestat, uintptr(d.fd), uintptr(unsafe.Pointer(&r)), uintptr(unsafe.Pointer(&s)), 0, 0, 0)
-	switch errno {
-	case 0:
-		return s.cached >= uint64((off+n+page-1)/page-off/page)
-	case unix.ENOSYS:
+	if errno == unix.ENOSYS {
 		noCachestat.Store(true)
-		return true
+		return false, false
 	}
-	return false
+	return errno == 0 && s.cached >= uint64((off+n+page-1)/page-off/page), true
 }

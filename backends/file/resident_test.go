@@ -45,3 +45,37 @@ func testResident(t *testing.T) {
 	}
 	evict(t, opened.(*Device).fd, func() bool { return !resident() })
 }
+
+// notRead is a page cache in which some pages wait for their bytes.
+type notRead struct {
+	fake
+	pages map[int64]bool
+}
+
+func (n *notRead) cached(fd int, off int64) bool { return !n.pages[off/page] && n.fake.cached(fd, off) }
+
+// A page that is in place is not resident until its bytes are there.
+func TestPageThatIsStillBeingReadIsNotResident(t *testing.T) {
+	d := openFile(t, newFile(t, t.TempDir(), 1<<20), block.OpenOptions{})
+	if err := d.WriteAt(ctx, make([]byte, 1<<20), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		page   int64
+		off, n int64
+		want   bool
+	}{
+		{1, 0, 8192, false}, {1, 4096, 1, false}, {1, 4095, 1, true}, {1, 8191, 1, false}, {1, 8192, 4096, true},
+		{0, 0, 4096, false}, {255, 0, 1 << 20, false}, {255, 0, 255 * page, true}, {255, 255*page - 1, 2, false},
+	} {
+		d.kern = &notRead{pages: map[int64]bool{c.page: true}}
+		r, ok := d.PinRange(c.off, c.n)
+		if !ok || r.Resident != c.want {
+			t.Errorf("page %d under way, %d bytes at %d: %v, %v", c.page, c.n, c.off, r.Resident, ok)
+		}
+		d.UnpinRange(r)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
