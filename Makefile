@@ -16,16 +16,16 @@ GOTEST   = scripts/on-disk $(GO) test
 PACKAGES = $(shell $(GO) list ./... | grep -v '/internal/lint$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-go race interop fuzz-short soak lint fmt tidy-check cover bench demo man install deps
+.PHONY: help build test test-go race interop fuzz-short soak lint fmt tidy-check cover bench demo man install deps need-go
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build bin/sluice: static, with the version in it (VERSION=...)
+build: need-go ## build bin/sluice: static, with the version in it (VERSION=...)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/sluice
 
 # interop runs the tests of test-go too.
-test: deps build ## run everything: lint, tests, race detector, foreign clients and servers; installs what is missing as root
+test: need-go deps build ## run everything: lint, tests, race detector, foreign clients and servers; installs what is missing as root
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory race
 	@$(MAKE) --no-print-directory interop
@@ -60,12 +60,16 @@ cover: build ## print the coverage of each package; the profile is in build/cove
 	$(GOTEST) -coverprofile build/cover.out $(PACKAGES)
 	$(GO) tool cover -func build/cover.out | tail -n 1
 
-bench: build deps ## measure us and the peers, write bench/RESULTS.md (ARGS="--quick" and others)
+bench: need-go deps build ## measure us and the peers, write bench/RESULTS.md (ARGS="--quick" and others)
 	$(GO) run ./bench $(ARGS)
+
+profile: build deps ## show where the server's time goes (LOAD="randread 4k 16"; root)
+	scripts/profile $(LOAD)
 
 # Built as the binary is, so that the two share what they compile.
 demo: ## serve an image, boot a guest from it, show figures and metrics; under 2 minutes, installing included
-	@scripts/deps qemu-system-x86_64 fio nbdinfo
+	@scripts/need-go $(GO)
+	@scripts/deps qemu-system-x86_64 fio nbdinfo xz
 	@$(MAKE) --no-print-directory build
 	CGO_ENABLED=0 $(GO) run -trimpath ./internal/demo
 
@@ -85,3 +89,7 @@ install: build man ## install binary, man pages and completions ($(DESTDIR)$(PRE
 
 deps: ## install the Debian packages that tests, demo and benchmarks need (root)
 	@scripts/deps
+
+# Before anything is installed: a missing Go is the one thing that deps does not help with.
+need-go:
+	@scripts/need-go $(GO)

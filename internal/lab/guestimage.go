@@ -35,7 +35,7 @@ var guestFiles = []struct {
 	mode int
 }{
 	{regexp.MustCompile(`^\./(?:usr/)?bin/busybox$`), "bin/busybox", cpioExec},
-	{regexp.MustCompile(`/(virtio|virtio_ring|virtio_pci_modern_dev|virtio_pci_legacy_dev|virtio_pci|virtio_blk)\.ko$`), "mod/$1.ko", cpioFile},
+	{regexp.MustCompile(`/(virtio|virtio_ring|virtio_pci_modern_dev|virtio_pci_legacy_dev|virtio_pci|virtio_blk)\.ko(?:\.xz)?$`), "mod/$1.ko", cpioFile},
 }
 
 // guestImage returns the folder in the lab's cache that holds the guest's
@@ -82,37 +82,70 @@ func makeGuestImage(dir string) error {
 	if err != nil {
 		return err
 	}
-	var kernel []byte
-	var initrd cpioArchive
-	for _, name := range []string{"bin", "mod"} {
-		initrd.add(name, cpioDir, nil)
-	}
-	initrd.add("init", cpioExec, guestInitScript)
-	found := 0
+	parts := newGuestParts()
 	for _, deb := range debs {
-		err := readDeb(deb, func(path string, data []byte) {
-			if strings.HasPrefix(path, "./boot/vmlinuz-") {
-				kernel = data
-				return
-			}
-			for _, f := range guestFiles {
-				if m := f.path.FindStringSubmatchIndex(path); m != nil {
-					initrd.add(string(f.path.ExpandString(nil, f.name, path, m)), f.mode, data)
-					found++
-				}
-			}
-		})
-		if err != nil {
+		if err := readDeb(deb, parts.add); err != nil {
 			return err
 		}
 	}
-	if kernel == nil || found != 7 {
-		return fmt.Errorf("the packages hold %d of the guest's 7 files, and a kernel of %d bytes", found, len(kernel))
+	if parts.kernel == nil || parts.found != 7 {
+		return fmt.Errorf("the packages hold %d of the guest's 7 files, and a kernel of %d bytes", parts.found, len(parts.kernel))
 	}
-	if err := os.WriteFile(filepath.Join(dir, "vmlinuz"), kernel, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "vmlinuz"), parts.kernel, 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "initrd"), initrd.bytes(), 0o644)
+	return os.WriteFile(filepath.Join(dir, "initrd"), parts.initrd.bytes(), 0o644)
+}
+
+// guestParts are what a guest takes of the packages.
+type guestParts struct {
+	kernel []byte
+	initrd cpioArchive
+	found  int // how many of guestFiles
+}
+
+func newGuestParts() *guestParts {
+	p := new(guestParts)
+	for _, name := range []string{"bin", "mod"} {
+		p.initrd.add(name, cpioDir, nil)
+	}
+	p.initrd.add("init", cpioExec, guestInitScript)
+	return p
+}
+
+// add takes a file of a package if the guest needs it. Newer kernel packages hold
+// their modules compressed; the guest's busybox does not unpack them.
+func (p *guestParts) add(path string, data []byte) error {
+	if strings.HasPrefix(path, "./boot/vmlinuz-") {
+		p.kernel = data
+		return nil
+	}
+	for _, f := range guestFiles {
+		m := f.path.FindStringSubmatchIndex(path)
+		if m == nil {
+			continue
+		}
+		if strings.HasSuffix(path, ".xz") {
+			var err error
+			if data, err = unxz(data); err != nil {
+				return fmt.Errorf("unpack %s: %w", path, err)
+			}
+		}
+		p.initrd.add(string(f.path.ExpandString(nil, f.name, path, m)), f.mode, data)
+		p.found++
+	}
+	return nil
+}
+
+// unxz decompresses with xz, which is in every Debian (package xz-utils).
+func unxz(data []byte) ([]byte, error) {
+	cmd := exec.Command("xz", "--decompress", "--stdout")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(data), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return stdout.Bytes(), nil
 }
 
 // downloadGuest downloads the packages to dir. Where apt does not know them, or
@@ -152,7 +185,7 @@ func tryDownloadGuest(dir string) error {
 }
 
 // readDeb hands every regular file of a Debian package that can matter to visit.
-func readDeb(deb string, visit func(path string, data []byte)) (err error) {
+func readDeb(deb string, visit func(path string, data []byte) error) (err error) {
 	cmd := exec.Command("dpkg-deb", "--fsys-tarfile", deb)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -173,7 +206,7 @@ func readDeb(deb string, visit func(path string, data []byte)) (err error) {
 }
 
 // readTar is readDeb for the tar archive inside.
-func readTar(r io.Reader, visit func(path string, data []byte)) error {
+func readTar(r io.Reader, visit func(path string, data []byte) error) error {
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -189,6 +222,8 @@ func readTar(r io.Reader, visit func(path string, data []byte)) error {
 		if err != nil {
 			return err
 		}
-		visit(h.Name, data)
+		if err := visit(h.Name, data); err != nil {
+			return err
+		}
 	}
 }
