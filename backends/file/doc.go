@@ -27,6 +27,8 @@
 //
 // An open Device holds QEMU's image lock: open-file-description locks on single
 // bytes of the file (lock.go). They go when the descriptor goes, also by kill -9.
+// A block device is also opened with O_EXCL for writing, unless share=on or
+// lock=off, so that nobody writes under a mounted file system.
 //
 // # Concurrency
 //

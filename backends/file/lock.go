@@ -18,7 +18,8 @@ import (
 // against it: sharedBase+i for what it uses, permBase+i for what it does not
 // share. Two that start at the same moment may both be refused.
 //
-// The locks belong to the open file description and go with it.
+// The locks belong to the open file description and go with it. The kernel's own
+// users of a block device take none of them: see openFD for those.
 
 const (
 	permBase   = 100

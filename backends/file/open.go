@@ -36,7 +36,7 @@ func open(cfg Config, opts block.OpenOptions, opener func(flags int) (int, error
 	d := &Device{path: cfg.Path, kern: linux{}, cached: -1, align: 1, zeroAlign: 1}
 	d.syncs.witness = -1
 	d.info.ReadOnly = opts.ReadOnly
-	fd, err := openFD(opts, opener)
+	fd, err := openFD(cfg, opts, opener)
 	if err != nil {
 		return nil, openError(cfg.Path, opts, err)
 	}
@@ -49,10 +49,19 @@ func open(cfg Config, opts block.OpenOptions, opener func(flags int) (int, error
 }
 
 // openFD opens with O_NONBLOCK, so that a FIFO is refused and not waited for.
-func openFD(opts block.OpenOptions, opener func(flags int) (int, error)) (fd int, err error) {
+//
+// A block device to be written is opened with O_EXCL, which fails where the
+// kernel itself uses it, or a disk or partition that it is a part of: mounted
+// file systems, LVM, md, swap. Those take none of the image locks. Where the
+// user lets others write beside us, O_EXCL is left out, since it would also
+// refuse a second opening of ours. On files it does nothing.
+func openFD(cfg Config, opts block.OpenOptions, opener func(flags int) (int, error)) (fd int, err error) {
 	flags := unix.O_RDWR | unix.O_CLOEXEC | unix.O_NONBLOCK
-	if opts.ReadOnly {
+	switch {
+	case opts.ReadOnly:
 		flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK
+	case !opts.Share && !opts.Unlocked && cfg.Lock != location.Off:
+		flags |= unix.O_EXCL
 	}
 	if opts.Direct {
 		flags |= unix.O_DIRECT
@@ -64,6 +73,11 @@ func openFD(opts block.OpenOptions, opener func(flags int) (int, error)) (fd int
 func openError(path string, opts block.OpenOptions, err error) error {
 	if opts.Direct && errors.Is(err, unix.EINVAL) {
 		return block.Errorf(block.Unsupported, "open", path, -1, "the file system has no O_DIRECT")
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return block.Errorf(block.Busy, "open", path, -1,
+			"mounted, used by the kernel (LVM, md, swap …) or opened for writing by another program: unmount or free it first, "+
+				"or open it read-only")
 	}
 	return block.Wrap(err, "open", path, -1)
 }
