@@ -225,6 +225,46 @@ func TestInteropDepthAndBitmap(t *testing.T) {
 	}
 }
 
+// TestInteropUnevenExtents: nbdkit's blocksize-policy filter announces a minimum
+// block size and tells the file's own extents, which know nothing of it.
+func TestInteropUnevenExtents(t *testing.T) {
+	const size, least = 1 << 20, 64 * kib
+	want := make([]byte, size)
+	img := imageFile(t, size)
+	f, err := os.OpenFile(img, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{4096, 16384, 200 * kib, 320 * kib, 324 * kib, 640*kib - 4096, size - 4096} {
+		for i := range want[off : off+4096] {
+			want[off+int64(i)] = byte(off>>12) | 1
+		}
+		if _, err := f.WriteAt(want[off:off+4096], off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := startPeer(t, append(append([]string{}, nbdkit...), "--filter=blocksize-policy", "file", img,
+		"blocksize-minimum=64K", "blocksize-preferred=64K", "blocksize-maximum=32M", "blocksize-error-policy=error")...).dial(ClientConfig{})
+	for _, room := range []int{1, 2, 100} {
+		eachExtent(t, c, fmt.Sprintf("room for %d", room), func(off, n int64) ([]block.Extent, error) {
+			return c.Extents(background, off, n, make([]block.Extent, 0, room))
+		}, func(e block.Extent, off int64) {
+			for b := off; b < off+e.Len; b += least { // neither more nor less than the file has
+				if zero := e.State&block.Zero != 0; zero != bytes.Equal(want[b:b+least], make([]byte, least)) || zero != (e.State&block.Hole != 0) {
+					t.Errorf("room for %d: %+v at %d, wrong of the block at %d", room, e, off, b)
+				}
+			}
+		})
+	}
+	got := make([]byte, size)
+	if err := c.ReadAt(background, got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Fatal("the file has other content", err)
+	}
+}
+
 func TestInteropList(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"one", "two words"} {

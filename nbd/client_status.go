@@ -125,7 +125,7 @@ func (c *Client) Extents(ctx context.Context, off, n int64, dst []block.Extent) 
 	if c.allocation < 0 {
 		return dst, c.unsupported("extents", off, "the server does not offer "+ContextAllocation)
 	}
-	return c.extents(ctx, clientQuery{op: "extents", off: off, n: n}, dst, func(st *clientStatus) clientWalk {
+	return c.extents(ctx, clientQuery{op: "extents", off: off, n: n, unknown: block.Extent{Depth: 1}}, dst, func(st *clientStatus) clientWalk {
 		w := clientWalk{a: st.lists[c.allocation].runs}
 		if c.depth >= 0 {
 			w.b, w.both = st.lists[c.depth].runs, true
@@ -171,7 +171,8 @@ func (c *Client) BitmapExtents(ctx context.Context, name string, off, n int64, d
 	if i < 0 {
 		return dst, block.Errorf(block.NotFound, "bitmap extents", c.object, off, "no bitmap %q was agreed on", name)
 	}
-	return c.extents(ctx, clientQuery{op: "bitmap extents", off: off, n: n}, dst, func(st *clientStatus) clientWalk {
+	q := clientQuery{op: "bitmap extents", off: off, n: n, unknown: block.Extent{State: block.Dirty}}
+	return c.extents(ctx, q, dst, func(st *clientStatus) clientWalk {
 		return clientWalk{a: st.lists[i].runs}
 	}, func(flags, _ uint64, _ bool) block.Extent {
 		if flags&clientStateDirty != 0 {
@@ -188,8 +189,9 @@ type StatusExtent struct {
 }
 
 // BlockStatus asks for the extents of one selected metadata context, whatever it
-// means, from off on. It returns one answer of the server, which covers at least
-// one byte and at most n, and may cover less than n.
+// means, from off on. It returns one answer of the server, which covers at most n
+// bytes, and may cover less. It ends with a whole block of the minimum block size,
+// unless the server told less than one.
 func (c *Client) BlockStatus(ctx context.Context, name string, off, n int64) ([]StatusExtent, error) {
 	const op = "block status"
 	i := slices.Index(c.info.MetaContexts, name)
@@ -205,16 +207,29 @@ func (c *Client) BlockStatus(ctx context.Context, name string, off, n int64) ([]
 	if err := c.askStatus(ctx, clientQuery{op: op, off: off, n: n}, st); err != nil {
 		return nil, err
 	}
+	return clientStatusExtents(st.lists[i].runs, n, c.resolved.Block.Min), nil
+}
+
+// clientStatusExtents cuts an answer to n bytes, or to the whole blocks that it
+// tells about.
+func clientStatusExtents(runs []clientRun, n, least int64) []StatusExtent {
+	told := int64(0)
+	for _, run := range runs {
+		told += int64(min(run.n, uint64(n-told)))
+	}
+	if told >= least {
+		told -= told % least
+	}
 	var list []StatusExtent
-	for _, run := range st.lists[i].runs {
-		step := int64(min(run.n, uint64(n)))
-		if step == 0 {
+	for _, run := range runs {
+		if told == 0 {
 			break
 		}
+		step := int64(min(run.n, uint64(told)))
 		list = append(list, StatusExtent{Len: step, Value: run.state})
-		n -= step
+		told -= step
 	}
-	return list, nil
+	return list
 }
 
 // clientWalk goes through one or two lists of extents in step.
@@ -251,9 +266,12 @@ type clientQuery struct {
 	op     string // for messages
 	off, n int64
 	one    bool // no more than one extent of each context
+
+	unknown block.Extent // what is said of bytes that the server told nothing about
 }
 
-// extents asks until the range is covered or dst is full.
+// extents asks until the range is covered or dst is full. What it appends consists
+// of whole blocks.
 func (c *Client) extents(ctx context.Context, q clientQuery, dst []block.Extent,
 	lists func(*clientStatus) clientWalk, make func(a, b uint64, both bool) block.Extent) ([]block.Extent, error) {
 	if err := c.check(q.op, q.off, q.n); err != nil || q.n == 0 {
@@ -262,30 +280,49 @@ func (c *Client) extents(ctx context.Context, q clientQuery, dst []block.Extent,
 	st := clientStatusPool.Get().(*clientStatus)
 	defer clientStatusPool.Put(st)
 	first := len(dst)
+	emit := func(e block.Extent) bool {
+		last := len(dst) - 1
+		switch {
+		case last >= first && dst[last].State == e.State && dst[last].Depth == e.Depth:
+			dst[last].Len += e.Len
+		case len(dst) < cap(dst):
+			dst = append(dst, e)
+		default:
+			return false
+		}
+		q.off, q.n = q.off+e.Len, q.n-e.Len
+		return true
+	}
+	least := c.resolved.Block.Min
+	within := false // the one extent asked for ended within the first block
 	for q.n > 0 && len(dst) < cap(dst) {
-		// Room for the caller's, and for those of two contexts that are joined.
+		// Room for the caller's, and for those of two contexts that are joined, or
+		// of the blocks that they share.
 		room := cap(dst) - len(dst)
-		st.keep, q.one = min(2*room, clientMaxRuns), room == 1
+		st.keep, q.one = min(2*room, clientMaxRuns), room == 1 && !within
+		if least > 1 {
+			st.keep = clientMaxRuns
+		}
 		if err := c.askStatus(ctx, q, st); err != nil {
 			return dst, err
 		}
-		walk := lists(st)
-		for q.n > 0 {
+		rounding := clientRounding{block: least, unknown: q.unknown, emit: emit}
+		walk, left := lists(st), uint64(q.n)
+		for left > 0 {
 			run, a, b := walk.next()
 			if run == 0 {
 				break
 			}
+			run = min(run, left)
+			left -= run
 			e := make(a, b, walk.both)
-			e.Len = int64(min(run, uint64(q.n)))
-			last := len(dst) - 1
-			if last >= first && dst[last].State == e.State && dst[last].Depth == e.Depth {
-				dst[last].Len += e.Len
-			} else if len(dst) < cap(dst) {
-				dst = append(dst, e)
-			} else {
-				break
+			e.Len = int64(run)
+			if !rounding.add(e) {
+				return dst, nil
 			}
-			q.off, q.n = q.off+e.Len, q.n-e.Len
+		}
+		if within = q.one && !rounding.any; !within {
+			rounding.end()
 		}
 	}
 	return dst, nil
