@@ -229,7 +229,7 @@ func (h *clientHandshake) contexts(opt option, export string, queries []string) 
 	if err := h.sendOption(opt, data); err != nil {
 		return nil, err
 	}
-	limit := clientMaxOptionReplies
+	limit := clientListContexts
 	if opt == optSetMetaContext {
 		limit = len(queries)
 	}
@@ -238,6 +238,9 @@ func (h *clientHandshake) contexts(opt option, export string, queries []string) 
 		typ, p, err := h.reply(opt, repMetaContext, repAck)
 		if err != nil || typ == repAck {
 			return found, err
+		}
+		if len(found) == limit && opt == optListMetaContext {
+			return nil, clientErrorf(block.Unsupported, "the server lists more than %d metadata contexts of export %q", limit, export)
 		}
 		if len(p) < 5 || len(p) > 4+maxString || len(found) == limit {
 			return nil, clientProtocolError("metadata context of %d bytes, after %d others", len(p), len(found))

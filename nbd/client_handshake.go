@@ -243,18 +243,19 @@ var clientRefusals = map[optionReply]struct {
 }
 
 // clientCleanText makes a server's text fit to be shown: valid UTF-8 on one
-// line, without control characters, of bounded length.
+// line, without control characters, of bounded length. It keeps no more memory
+// than it is long.
 func clientCleanText(p []byte) string {
 	if len(p) > maxString {
 		p = p[:maxString]
 	}
 	s := strings.ToValidUTF8(string(p), "?")
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
+	return strings.Clone(strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
-	}, s))
+	}, s)))
 }
 
 // abort ends a handshake that does not lead to an export. The server may answer

@@ -3,12 +3,27 @@ package nbd
 import (
 	"context"
 	"errors"
+
+	"sluice/block"
+)
+
+const (
+	// clientListBytes bounds what a List keeps of a server's answers, all exports
+	// together.
+	clientListBytes = 16 << 20
+	// clientListContexts bounds the metadata contexts of one export.
+	clientListContexts = 256
+	// clientListItem is what an export takes beyond its texts, and about what a
+	// list takes while it grows.
+	clientListItem = 256
 )
 
 // List asks a server for its exports and, for each, what it says about it,
 // without opening any. The export's name in the URI does not matter. A server may
 // hide exports, and refuse to list them (kind Permission or Unsupported); what it
-// lists and does not describe has its Err set. Of the configuration TLS,
+// lists and does not describe has its Err set. A server that tells more than any
+// honest one is refused, with kind Unsupported: more than 256 metadata contexts of
+// one export, or about 16 MiB in all. Of the configuration TLS,
 // DialTimeout (for all of it), NoStructured and NoExtended count.
 func List(ctx context.Context, uri string, cfg ClientConfig) ([]ExportInfo, error) {
 	target, err := clientPrepare(uri, &cfg)
@@ -20,22 +35,36 @@ func List(ctx context.Context, uri string, cfg ClientConfig) ([]ExportInfo, erro
 		if err := h.headers(&cfg); err != nil {
 			return err
 		}
-		if list, err = h.list(); err != nil {
+		var kept clientBudget
+		if list, err = h.list(&kept); err != nil {
 			return err
 		}
 		for i := range list {
-			if err := h.describe(&list[i]); err != nil {
+			if err := h.describe(&list[i], &kept); err != nil {
 				return err
 			}
 		}
 		h.abort()
 		return nil
 	})
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// clientBudget counts the bytes that a List keeps.
+type clientBudget int
+
+func (b *clientBudget) take(n int) error {
+	if *b += clientBudget(n); *b > clientListBytes {
+		return clientErrorf(block.Unsupported, "the server tells more than %d MiB about its exports", clientListBytes>>20)
+	}
+	return nil
 }
 
 // list gathers names and descriptions (proto.md, "NBD_OPT_LIST").
-func (h *clientHandshake) list() ([]ExportInfo, error) {
+func (h *clientHandshake) list(kept *clientBudget) ([]ExportInfo, error) {
 	if !h.fixed() {
 		return nil, &clientOptionError{option: optList, reply: repErrUnsupported}
 	}
@@ -56,19 +85,23 @@ func (h *clientHandshake) list() ([]ExportInfo, error) {
 		if err := clientCheckName(name); err != nil {
 			return nil, clientProtocolError("%v", err)
 		}
-		list = append(list, ExportInfo{Name: name, Description: clientCleanText(p[end:])})
+		e := ExportInfo{Name: name, Description: clientCleanText(p[end:])}
+		if err := kept.take(clientListItem + len(e.Name) + len(e.Description)); err != nil {
+			return nil, err
+		}
+		list = append(list, e)
 	}
 	return nil, clientProtocolError("more than %d exports", clientMaxOptionReplies)
 }
 
 // describe adds what INFO and LIST_META_CONTEXT tell. A refusal is noted, it is
 // no error of the whole.
-func (h *clientHandshake) describe(e *ExportInfo) error {
+func (h *clientHandshake) describe(e *ExportInfo, kept *clientBudget) error {
 	var refused *clientOptionError
 	info, err := h.export(optInfo, e.Name)
 	if errors.As(err, &refused) {
 		e.Err = err
-		return nil
+		return kept.take(len(refused.text))
 	}
 	if err != nil {
 		return err
@@ -76,6 +109,9 @@ func (h *clientHandshake) describe(e *ExportInfo) error {
 	name := e.Name // as it was listed: that is the one to open it by
 	if info.Description == "" {
 		info.Description = e.Description
+	}
+	if err := kept.take(len(info.Description)); err != nil {
+		return err
 	}
 	*e = info
 	e.Name = name
@@ -87,6 +123,9 @@ func (h *clientHandshake) describe(e *ExportInfo) error {
 		return err
 	}
 	for _, c := range contexts {
+		if err := kept.take(len(c.name) + 16); err != nil {
+			return err
+		}
 		e.MetaContexts = append(e.MetaContexts, c.name)
 	}
 	return nil
