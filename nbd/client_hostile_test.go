@@ -287,6 +287,7 @@ func fuzzSlots(mode clientMode, whole []byte) []clientSlot {
 			s.cmd, s.buf = cmdRead, whole[16:16+kib64:16+kib64]
 		case 1:
 			s.cmd = cmdWrite
+			s.lent.Store(clientSent)
 		case 2, 3:
 			s.cmd, s.off, s.n, s.status = cmdBlockStatus, 0, 1<<20, &clientStatus{keep: 16}
 			s.status.prepare(mode.contexts)

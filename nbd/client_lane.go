@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -22,7 +23,9 @@ import (
 //     written a few batches for others it leaves the rest to the lane's writing
 //     goroutine, so that its own reply does not wait.
 //  4. wait: the caller sleeps until the lane's reading goroutine has put the
-//     reply into its buffer and completed the slot (client_reply.go).
+//     reply into its buffer and completed the slot (client_reply.go). A server
+//     may answer a write before it has taken the payload; then it is the writer
+//     who completes the slot, when it needs the caller's buffer no longer.
 //  5. free: it takes the result and gives the slot back.
 //
 // A lane outlives its connections. When one breaks, the reading goroutine sees to
@@ -50,6 +53,7 @@ type clientLane struct {
 	// Only the writer touches these.
 	heads  []byte
 	pieces [][]byte
+	lent   []*clientSlot // writes in the batch, whose buffers are being sent
 
 	takeOver chan struct{} // the writer's role for writeOn; room for one
 	up, lost atomic.Bool   // link is there; dead is set: hints for who chooses a lane
@@ -77,6 +81,8 @@ func newClientLane(c *Client, slots int) *clientLane {
 		slots:    make([]clientSlot, slots),
 		free:     make(chan uint32, slots),
 		heads:    make([]byte, 0, clientBatch*requestExtendedSize),
+		lent:     make([]*clientSlot, 0, clientBatch),
+		queue:    make([]*clientSlot, 0, 2*slots),
 		takeOver: make(chan struct{}, 1),
 		gone:     make(chan struct{}),
 	}
@@ -135,7 +141,7 @@ func (l *clientLane) submit(s *clientSlot) {
 	if s.gen == 0 {
 		s.gen = 1
 	}
-	s.giveUp, s.sent = false, false
+	s.giveUp, s.sent, s.lost = false, false, time.Time{}
 	l.mu.Lock()
 	if l.dead != nil {
 		s.err = l.dead
@@ -145,13 +151,25 @@ func (l *clientLane) submit(s *clientSlot) {
 	}
 	l.seq++
 	s.seq, s.queued = l.seq, true
-	l.queue = append(l.queue, s)
+	l.enqueue(s)
 	if l.writing || l.link == nil {
 		l.mu.Unlock()
 		return
 	}
 	l.writing = true
 	l.write(clientOwnBatches)
+}
+
+// enqueue appends to the queue. What is sent makes room: no more slots wait than
+// there are, which is half of what the queue holds, so it does not grow and is
+// moved seldom.
+func (l *clientLane) enqueue(s *clientSlot) {
+	if len(l.queue) == cap(l.queue) && l.head > 0 {
+		n := copy(l.queue, l.queue[l.head:])
+		clear(l.queue[n:])
+		l.queue, l.head = l.queue[:n], 0
+	}
+	l.queue = append(l.queue, s)
 }
 
 // giveUp withdraws a request whose caller wants to leave, if that is possible:
@@ -186,6 +204,10 @@ func (l *clientLane) write(batches int) {
 		l.mu.Unlock()
 		err := link.stream.send(l.pieces)
 		clear(l.pieces)
+		for i, s := range l.lent {
+			l.lent[i] = nil
+			s.settle(clientSent)
+		}
 		l.mu.Lock()
 		if err != nil {
 			// The reading goroutine notices, and repeats what was in flight.
@@ -208,7 +230,7 @@ func (l *clientLane) writeOn() {
 
 // takeBatch encodes queued requests into l.pieces and marks them as in flight.
 func (l *clientLane) takeBatch(link *clientLink) {
-	l.heads, l.pieces = l.heads[:0], l.pieces[:0]
+	l.heads, l.pieces, l.lent = l.heads[:0], l.pieces[:0], l.lent[:0]
 	start, payload := 0, 0
 	for count := 0; l.head < len(l.queue) && count < clientBatch && payload < clientBatchBytes; count++ {
 		s := l.queue[l.head]
@@ -223,6 +245,7 @@ func (l *clientLane) takeBatch(link *clientLink) {
 		if s.cmd == cmdWrite {
 			l.pieces = append(l.pieces, l.heads[start:], s.buf)
 			start, payload = len(l.heads), payload+len(s.buf)
+			l.lent = append(l.lent, s)
 		}
 		if s.cmd == cmdRead && s.n >= clientDirect {
 			l.long.Add(1)
@@ -268,11 +291,17 @@ func (l *clientLane) finish(link *clientLink, s *clientSlot) {
 	}
 }
 
-// attach makes a connection the lane's and sends what waits for it.
+// attach makes a connection the lane's and sends what waits for it. Close may have
+// begun while the connection was made: if hangUp has not seen it, closing is closed
+// by now, and the connection is of no use.
 func (l *clientLane) attach(link *clientLink) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.link = link
+	if l.client.isClosing() {
+		_ = link.stream.conn.Close()
+		return
+	}
 	l.up.Store(true)
 	if l.head < len(l.queue) && !l.writing {
 		l.writing = true
@@ -280,8 +309,11 @@ func (l *clientLane) attach(link *clientLink) {
 	}
 }
 
-// detach takes a broken connection away and queues again what it owed.
-func (l *clientLane) detach(link *clientLink) {
+// detach takes a broken connection away and queues again what it owed, but for
+// what the policy gives no more time. It reports whether it met a request that had
+// been through a loss before. The writer is at rest when it looks: a write that was
+// answered is complete.
+func (l *clientLane) detach(link *clientLink, cause error) (again bool) {
 	_ = link.stream.conn.Close()
 	l.up.Store(false)
 	l.mu.Lock()
@@ -291,28 +323,28 @@ func (l *clientLane) detach(link *clientLink) {
 		l.idle.Wait()
 	}
 	l.long.Store(0)
-	queue := slices.Clone(l.queue[l.head:])
+	owed := slices.Clone(l.queue[l.head:])
 	for i := range l.slots {
-		s := &l.slots[i]
-		if s.live.Load() == 0 {
-			continue
+		if s := &l.slots[i]; s.live.Load() != 0 {
+			owed = append(owed, s)
 		}
+	}
+	slices.SortFunc(owed, func(a, b *clientSlot) int { return cmp.Compare(a.seq, b.seq) })
+	clear(l.queue)
+	l.queue, l.head = l.queue[:0], 0
+	now := time.Now()
+	for _, s := range owed {
+		again = again || !s.lost.IsZero()
 		s.live.Store(0)
-		if s.giveUp && !s.changes() {
-			s.err = context.Canceled
+		s.queued = false
+		if s.err = l.client.owes(s, now, cause); s.err != nil {
 			s.complete()
 			continue
 		}
 		s.queued = true
-		queue = append(queue, s)
+		l.queue = append(l.queue, s)
 	}
-	slices.SortFunc(queue, func(a, b *clientSlot) int {
-		if a.seq < b.seq {
-			return -1
-		}
-		return 1
-	})
-	l.queue, l.head = queue, 0
+	return again
 }
 
 // end fails everything that waits and lets nothing in any more.
@@ -334,12 +366,13 @@ func (l *clientLane) run(life context.Context, link *clientLink) {
 	defer close(l.gone)
 	defer close(l.takeOver)
 	for brief := -1; ; {
+		began := time.Now()
 		served, err := l.read(link)
-		if brief++; served > 0 {
+		l.client.leave(link)
+		again := l.detach(link, err)
+		if brief++; time.Since(began) >= clientSteady || served > 0 && !again {
 			brief = 0
 		}
-		l.client.leave(link)
-		l.detach(link)
 		if l.client.isClosing() {
 			l.end(block.Closed)
 			return

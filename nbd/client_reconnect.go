@@ -24,17 +24,24 @@ const (
 	ReconnectForever ReconnectPolicy = -1
 )
 
-// ReconnectFor keeps trying for a time, counted from each loss.
+// ReconnectFor keeps trying for a time, counted from each loss. A request that
+// meets one loss after the other, perhaps because the server ends the connection
+// whenever it gets it, fails with the first loss after that time.
 func ReconnectFor(d time.Duration) ReconnectPolicy { return ReconnectPolicy(d) }
 
 const (
 	clientFirstDelay = 20 * time.Millisecond
 	clientMaxDelay   = 2 * time.Second
+
+	// clientSteady is how long a connection has to last to say nothing about the
+	// next one.
+	clientSteady = time.Second
 )
 
 // reconnect makes a lane's next connection after a loss, or says why there will
 // be none. The first attempt comes at once, unless the connections before, as many
-// as brief says, ended before they had answered anything.
+// as brief says, ended soon and in vain: they answered nothing, or broke under a
+// request that an earlier one had broken under.
 func (c *Client) reconnect(life context.Context, lost error, brief int) (*clientLink, error) {
 	describe := clientDescribe(lost)
 	if c.cfg.Reconnect == NoReconnect || errors.Is(lost, ErrProtocol) {
@@ -43,6 +50,9 @@ func (c *Client) reconnect(life context.Context, lost error, brief int) (*client
 	ctx, cancel := c.cfg.Reconnect.limit(life)
 	defer cancel()
 	delay := min(clientFirstDelay<<min(brief, 10), clientMaxDelay)
+	if p := time.Duration(c.cfg.Reconnect); p > 0 {
+		delay = min(delay, max(p/2, 1))
+	}
 	if brief > 0 {
 		clientSleep(ctx, delay)
 	}
@@ -67,6 +77,23 @@ func (c *Client) reconnect(life context.Context, lost error, brief int) (*client
 		}
 		delay = min(2*delay, clientMaxDelay)
 	}
+}
+
+// owes says what a request whose connection broke ends with, or nil where it is to
+// be sent again.
+func (c *Client) owes(s *clientSlot, now time.Time, cause error) error {
+	if s.giveUp && !s.changes() {
+		return context.Canceled
+	}
+	if s.lost.IsZero() {
+		s.lost = now
+	}
+	patience := time.Duration(c.cfg.Reconnect)
+	if patience <= 0 || now.Sub(s.lost) < patience || errors.Is(cause, ErrProtocol) {
+		return nil // with NoReconnect, or a broken rule, the lane ends
+	}
+	return &clientError{block.Transient, fmt.Errorf("%w; sent again and again for %v without an answer",
+		clientDescribe(cause), now.Sub(s.lost).Round(time.Millisecond))}
 }
 
 // clientLossKind: a lost connection may come back, for who opens anew; a server

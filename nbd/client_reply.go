@@ -94,7 +94,7 @@ func (r *clientReplies) done(s *clientSlot) error {
 		return errClientShutdown
 	}
 	r.finish(s)
-	s.complete()
+	s.answer()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"sync/atomic"
+	"time"
 
 	"sluice/block"
 )
@@ -25,10 +26,13 @@ type clientSlot struct {
 	buf    []byte        // the caller's: filled by a read, sent by a write
 	status *clientStatus // where block status goes
 
-	queued bool   // waits in lane.queue
-	sent   bool   // was given to a connection at least once
-	giveUp bool   // the caller wants it back
-	seq    uint64 // order of submission
+	queued bool      // waits in lane.queue
+	sent   bool      // was given to a connection at least once
+	giveUp bool      // the caller wants it back
+	seq    uint64    // order of submission
+	lost   time.Time // when a connection first broke under it
+
+	lent atomic.Uint32 // of a write: which of the two ends of its sending have come
 
 	live  atomic.Uint64
 	gen   uint32 // makes each use's cookie its own
@@ -67,6 +71,7 @@ func (s *clientSlot) volatile() bool {
 func (s *clientSlot) reset() {
 	s.cover.reset()
 	s.code, s.fault, s.err = wireOK, nil, nil
+	s.lent.Store(0)
 	if s.status != nil {
 		s.status.reset()
 	}
@@ -76,6 +81,33 @@ func (s *clientSlot) reset() {
 func (s *clientSlot) complete() {
 	s.live.Store(0)
 	s.done <- struct{}{}
+}
+
+// The buffer of a write is the writer's until the sending has ended, and the
+// request the server's until it has answered. Neither order is sure: a server can
+// refuse a write by its header alone.
+const (
+	clientSent     = 1 << iota // the writer is through with the buffer, in whatever way
+	clientAnswered             // the reply has come
+)
+
+// answer is complete for the reader. It does not wait for the writer, who may in
+// turn be waiting for a server that first wants its replies read.
+func (s *clientSlot) answer() {
+	s.live.Store(0)
+	if s.cmd == cmdWrite {
+		s.settle(clientAnswered)
+		return
+	}
+	s.done <- struct{}{}
+}
+
+// settle notes one of a write's two ends; whoever notes the second hands the slot
+// back. The first must not touch it any more.
+func (s *clientSlot) settle(end uint32) {
+	if s.lent.Or(end)|end == clientSent|clientAnswered {
+		s.done <- struct{}{}
+	}
 }
 
 // fail notes an error chunk. Only the first counts.
