@@ -226,9 +226,14 @@ func TestServiceManager(t *testing.T) {
 	}
 }
 
+// TestServeTLS with keys of either kind: RSA is what most people have.
 func TestServeTLS(t *testing.T) {
+	t.Run("ECDSA", func(t *testing.T) { testServeTLS(t, lab.Certs(t)) })
+	t.Run("RSA", func(t *testing.T) { testServeTLS(t, lab.RSACerts(t)) })
+}
+
+func testServeTLS(t *testing.T, pki *lab.PKI) {
 	lab.Need(t, "nbdinfo")
-	pki := lab.Certs(t)
 	port := freePort(t)
 	start := func(flags ...string) (*lab.Proc, string) {
 		p := lab.Start(t, lab.Sluice(t), append([]string{
@@ -248,6 +253,12 @@ func TestServeTLS(t *testing.T) {
 	stopped(t, p)
 	p, uri = start("--tls-ca", pki.Path("ca-cert.pem"), "--tls-allow", "somebody")
 	fails(t, 1, "nbdinfo", "--size", uri+certs)
+	stopped(t, p)
+	p, _ = start("--tls", "optional", "--tls-ca", pki.Path("ca-cert.pem"))
+	lab.Run(t, "nbdinfo", "--size", plain) // who does not start TLS needs no certificate
+	stopped(t, p)
+	p, _ = start("--tls", "optional", "--tls-ca", pki.Path("ca-cert.pem"), "--tls-allow", "client")
+	fails(t, 1, "nbdinfo", "--size", plain)
 	stopped(t, p)
 	p, uri = start("--tls", "optional")
 	lab.Run(t, "nbdinfo", "--size", uri)
