@@ -18,6 +18,9 @@ import (
 	"sluice/formats/raw"
 )
 
+// Raw is the format of images without one: the bytes of the disk, as they are.
+const Raw = "raw"
+
 // format is a line of the table.
 type format struct {
 	name string
@@ -25,7 +28,7 @@ type format struct {
 }
 
 var table = []format{
-	{"raw", func(ctx context.Context, dev block.Device) (block.Device, error) {
+	{Raw, func(ctx context.Context, dev block.Device) (block.Device, error) {
 		return raw.Open(ctx, dev, raw.Config{})
 	}},
 }
@@ -34,7 +37,15 @@ var table = []format{
 // that it is of another format must not be taken for a raw one.
 var extensions = map[string]string{
 	".qcow2": "qcow2",
+	".qcow":  "qcow",
+	".qed":   "qed",
 	".vhd":   "vhd",
+	".vpc":   "vhd",
+	".vhdx":  "vhdx",
+	".vmdk":  "vmdk",
+	".vdi":   "vdi",
+	".hdd":   "parallels",
+	".hds":   "parallels",
 }
 
 // Names lists the formats that can be opened.
@@ -58,10 +69,10 @@ func Open(ctx context.Context, dev block.Device, name string) (block.Device, err
 }
 
 // FromName gives the format that the extension of a name, path or URL without
-// parameters says, in either case; "raw" where it says nothing.
+// parameters says, in either case; Raw where it says nothing.
 func FromName(name string) string {
 	if f, ok := extensions[strings.ToLower(path.Ext(name))]; ok {
 		return f
 	}
-	return "raw"
+	return Raw
 }

@@ -13,6 +13,8 @@ func TestFromName(t *testing.T) {
 	for name, want := range map[string]string{
 		"a.qcow2": "qcow2", "/x.y/A.QCOW2": "qcow2", "b.vhd": "vhd", "c.raw": "raw", "d.img": "raw", "e": "raw", "qcow2": "raw",
 		"file:///x/f.qcow2": "qcow2", "/dev/loop0": "raw", "": "raw",
+		"a.qcow": "qcow", "a.qed": "qed", "a.VPC": "vhd", "a.vhdx": "vhdx", "a.vmdk": "vmdk", "a.vdi": "vdi", "a.hdd": "parallels",
+		"a.hds": "parallels",
 	} {
 		if got := FromName(name); got != want {
 			t.Errorf("FromName(%q) = %q, want %q", name, got, want)

@@ -65,6 +65,11 @@ type Result struct {
 	Data    int64 // written as data
 	Zeroed  int64 // made zero in the destination
 	Skipped int64 // zeroes that the destination had already
+
+	// Begun says that something was written to the destination, or at least
+	// tried: a write that failed, or that an interrupt cut off, may have changed
+	// some of its bytes and is counted above as none.
+	Begun bool
 }
 
 // Copied is the number of bytes that the destination has as they should be.
@@ -79,6 +84,7 @@ type copier struct {
 	align    int64 // of jobs
 
 	data, zeroed, skipped atomic.Int64
+	begun                 atomic.Bool // a write was sent off
 }
 
 // Copy makes the first bytes of dst those of src and flushes dst. dst must be at
@@ -95,7 +101,7 @@ func Copy(ctx context.Context, dst, src block.Device, opts Options) (Result, err
 	if err == nil {
 		err = block.Wrap(dst.Flush(ctx), "flush", "the destination", -1)
 	}
-	return Result{Data: c.data.Load(), Zeroed: c.zeroed.Load(), Skipped: c.skipped.Load()}, err
+	return Result{Data: c.data.Load(), Zeroed: c.zeroed.Load(), Skipped: c.skipped.Load(), Begun: c.begun.Load()}, err
 }
 
 // prepare checks the options against the devices and fills in defaults.
@@ -193,8 +199,8 @@ func (c *copier) move(ctx context.Context, j job, p []byte) error {
 		var err error
 		if zero {
 			err = c.zero(ctx, off, int64(n))
-		} else if err = c.dst.WriteAt(ctx, p[:n], off, 0); err == nil {
-			c.done(&c.data, int64(n))
+		} else {
+			err = c.write(ctx, p[:n], off)
 		}
 		if err != nil {
 			return block.Wrap(err, "write", "the destination", off)
@@ -202,6 +208,16 @@ func (c *copier) move(ctx context.Context, j job, p []byte) error {
 		p, off = p[n:], off+int64(n)
 	}
 	c.writeBack(j.off, j.n)
+	return nil
+}
+
+// write makes a range of the destination p.
+func (c *copier) write(ctx context.Context, p []byte, off int64) error {
+	c.begin()
+	if err := c.dst.WriteAt(ctx, p, off, 0); err != nil {
+		return err
+	}
+	c.done(&c.data, int64(len(p)))
 	return nil
 }
 
@@ -215,11 +231,20 @@ func (c *copier) zero(ctx context.Context, off, n int64) error {
 	if c.opts.Allocate {
 		flags = 0
 	}
+	c.begin()
 	if err := c.dst.ZeroRange(ctx, off, n, flags); err != nil {
 		return block.Wrap(err, "zero", "the destination", off)
 	}
 	c.done(&c.zeroed, n)
 	return nil
+}
+
+// begin notes that the destination is no longer what it was. Most calls only
+// look, so that the workers share the flag's cache line.
+func (c *copier) begin() {
+	if !c.begun.Load() {
+		c.begun.Store(true)
+	}
 }
 
 // done counts bytes.

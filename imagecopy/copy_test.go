@@ -198,7 +198,7 @@ func TestFreshDestinationStaysSparse(t *testing.T) {
 	}
 	for _, opts := range []Options{{DestinationZero: true}, {DestinationZero: true, IgnoreExtents: true}} {
 		result, err := Copy(t.Context(), dst, src, opts)
-		if err != nil || result != (Result{Data: 1 << 20, Skipped: 63 << 20}) {
+		if err != nil || result != (Result{Data: 1 << 20, Skipped: 63 << 20, Begun: true}) {
 			t.Fatalf("%+v: %+v, %v", opts, result, err)
 		}
 		extents, err := dst.Extents(t.Context(), 0, 64<<20, make([]block.Extent, 0, 8))

@@ -19,6 +19,12 @@ type Stage struct {
 	temporary string
 }
 
+// heirs is a Store in which an image can be given the owner and the permissions
+// of another.
+type heirs interface {
+	Inherit(ctx context.Context, from, to string) error
+}
+
 // NewStage makes an image that is to be called name.
 func NewStage(ctx context.Context, store block.Store, name string, create block.CreateOptions, open block.OpenOptions) (*Stage, error) {
 	_, renames := store.(block.Renamer)
@@ -49,13 +55,32 @@ func temporaryName(name string) string {
 	return dir + "." + base[:min(len(base), longestBase)] + "." + hex.EncodeToString(random[:]) + ".part"
 }
 
+// Inherit gives the image, which was made private, the owner and the permissions
+// of the one that it is to replace, where the store knows such things. Commit
+// does so too; done before the copy it shows early that it is not permitted.
+func (s *Stage) Inherit(ctx context.Context) error {
+	store, ok := s.store.(heirs)
+	if !ok {
+		return nil
+	}
+	err := store.Inherit(ctx, s.name, s.temporary)
+	if block.KindOf(err) == block.NotFound { // the old one is gone: the image stays private
+		return nil
+	}
+	return err
+}
+
 // Commit makes the image durable and gives it its name. With replace it takes
-// the place of what has that name, atomically; otherwise that is an error of
-// kind Exists. When Commit fails, nothing is left of the image.
+// the place of what has that name, atomically, and its owner and permissions;
+// otherwise that is an error of kind Exists. When Commit fails, nothing is left
+// of the image.
 func (s *Stage) Commit(ctx context.Context, replace bool) error {
 	err := s.Device.Flush(ctx)
 	if e := s.Device.Close(); err == nil {
 		err = e
+	}
+	if err == nil && replace {
+		err = s.Inherit(ctx) // they may have changed since the copy began
 	}
 	if err == nil {
 		err = s.publish(ctx, replace)

@@ -139,8 +139,11 @@ func (f *copyFlags) run(cmd *cobra.Command, from, to string) error {
 	if err != nil {
 		return err
 	}
+	if sameImage(from, to) {
+		return block.Errorf(block.Invalid, "copy", location.Redact(from)+" to "+location.Redact(to), -1, "source and destination are the same image")
+	}
 	ctx := cmd.Context()
-	src, err := openImage(ctx, f.connected(from), f.srcFormat, block.OpenOptions{ReadOnly: true, Direct: f.direct, Unlocked: f.unlocked})
+	src, err := openImageAs(ctx, f.connected(from), f.srcFormat, "--src-format", block.OpenOptions{ReadOnly: true, Direct: f.direct, Unlocked: f.unlocked})
 	if err != nil {
 		return err
 	}
@@ -160,7 +163,7 @@ func (f *copyFlags) run(cmd *cobra.Command, from, to string) error {
 		Data: result.Data, Zeroed: result.Zeroed, Skipped: result.Skipped,
 	}
 	if err = dst.end(ctx, err); err != nil {
-		return report.failed(dst, err)
+		return report.failed(ctx, dst, result.Begun, err)
 	}
 	if !f.json {
 		return nil
@@ -169,18 +172,19 @@ func (f *copyFlags) run(cmd *cobra.Command, from, to string) error {
 	return printJSON(cmd.OutOrStdout(), report)
 }
 
-// failed says what a copy that failed has left behind.
-func (c copied) failed(dst *target, err error) error {
+// failed says what a copy that failed has left behind. begun tells whether
+// something was written, complete or not.
+func (c copied) failed(ctx context.Context, dst *target, begun bool, err error) error {
 	cause := err
-	if errors.Is(err, context.Canceled) {
+	if wasInterrupted(ctx, err) {
 		cause = errors.New("interrupted")
 	}
-	done, left := c.Data+c.Zeroed+c.Skipped, "nothing was left behind"
+	left := "nothing was left behind"
 	switch {
 	case dst.replaces():
 		left = "the old file is as it was"
-	case !dst.fresh() && done > 0:
-		left = fmt.Sprintf("%d of %d bytes were copied: the destination holds a mixture", done, c.Size)
+	case !dst.fresh() && begun:
+		left = fmt.Sprintf("at least %d of %d bytes were copied: the destination holds a mixture", c.Data+c.Zeroed+c.Skipped, c.Size)
 	case !dst.fresh():
 		left = "nothing was written"
 	}

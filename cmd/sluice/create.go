@@ -69,7 +69,10 @@ func (f *createFlags) run(cmd *cobra.Command, url string) error {
 		return usagef(cmd, "--preallocation %s is none of off, metadata, falloc and full", mode)
 	}
 	format, name := formatOf(f.format, url), location.Redact(url)
-	if err := checkFormat("create", url, format); err != nil {
+	if err := checkFormat("create", url, f.format, "--format"); err != nil {
+		return err
+	}
+	if err := checkNewName(url); err != nil {
 		return err
 	}
 	if f.backing != "" || f.backingFormat != "" {
@@ -81,7 +84,7 @@ func (f *createFlags) run(cmd *cobra.Command, url string) error {
 	}
 	defer func() { _ = store.Close() }()
 	if err := store.Create(cmd.Context(), entry, block.CreateOptions{Size: bytes, Preallocate: mode}); err != nil {
-		return advise(err, block.Exists, "remove it first (sluice rm)")
+		return takenBy(err, url)
 	}
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), created{URL: name, Format: format, Size: bytes})

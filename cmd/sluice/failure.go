@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sluice/backends/location"
 	"sluice/block"
 )
 
@@ -55,8 +56,41 @@ func describe(err error) string {
 	case errors.Is(err, context.Canceled) && !strings.Contains(text, "interrupted"):
 		text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
 	}
-	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ") // several errors
-	return strings.Join(strings.Fields(text), " ")
+	lines := strings.Split(strings.TrimSpace(text), "\n") // several errors
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	return escaped(strings.Join(lines, "; "))
+}
+
+// wasInterrupted reports whether an error comes of the end of ctx: what was cut
+// off may report a timeout, or a connection that broke.
+func wasInterrupted(ctx context.Context, err error) bool {
+	if errors.Is(err, context.Canceled) {
+		return true
+	}
+	kind := block.KindOf(err)
+	return errors.Is(ctx.Err(), context.Canceled) && (kind == block.Canceled || kind == block.Transient || kind == block.Closed)
+}
+
+// interrupted gives the cause of an error, where that is the end of ctx.
+func interrupted(ctx context.Context, err error, op, url string) error {
+	if !wasInterrupted(ctx, err) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &block.Error{Kind: block.Canceled, Op: op, Object: location.Redact(url), Off: -1, Err: context.Canceled}
+}
+
+// wellFormed makes wrong usage of the errors of URLs that make no sense.
+func wellFormed(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := run(cmd, args)
+		var e *block.Error
+		if errors.As(err, &e) && e.Kind == block.Invalid && (e.Op == "parse" || strings.HasPrefix(e.Op, "parse ")) {
+			return &usageError{command: cmd.CommandPath(), err: err}
+		}
+		return err
+	}
 }
 
 // exitCode gives the exit code that goes with an error.

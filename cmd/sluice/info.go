@@ -106,7 +106,7 @@ func (i imageInfo) print(w io.Writer) error {
 	line := func(name, format string, args ...any) {
 		_, _ = fmt.Fprintf(t, name+":\t"+format+"\n", args...) // Flush tells of errors
 	}
-	line("url", "%s", i.URL)
+	line("url", "%s", printable(i.URL))
 	line("format", "%s", i.Format)
 	line("size", "%s (%d bytes)", size.Format(i.Size), i.Size)
 	if i.Allocated != nil {

@@ -48,7 +48,7 @@ func list(cmd *cobra.Command, g *globals, url string) error {
 	defer func() { _ = store.Close() }()
 	entries, err := store.List(cmd.Context(), "")
 	if err != nil {
-		return err
+		return interrupted(cmd.Context(), err, "list", url)
 	}
 	lines := make([]listed, 0, len(entries))
 	for _, e := range entries {
@@ -83,7 +83,7 @@ func printList(w io.Writer, lines []listed) error {
 		if l.Modified != nil {
 			modified = *l.Modified
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", l.Kind, size.Format(l.Size), allocated, modified, l.Name)
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", l.Kind, size.Format(l.Size), allocated, modified, printable(l.Name))
 	}
 	return t.Flush()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -13,8 +14,9 @@ import (
 
 const removeLong = `Remove images.
 
-Only images are removed: folders, devices and everything else are refused, as is
-an image that another program uses (--force removes it all the same).`
+Only images are removed: folders, devices, symbolic links and everything else are
+refused, as is an image that another program uses, or of which that cannot be told
+(--force removes such an image all the same).`
 
 const removeExample = `  sluice rm disk.img
   sluice rm old1.img old2.img`
@@ -61,40 +63,66 @@ func (f *removeFlags) run(cmd *cobra.Command, urls []string) error {
 }
 
 func (f *removeFlags) remove(ctx context.Context, url string) error {
-	store, name, err := backends.Locate(ctx, url)
+	store, name, err := backends.LocateEntry(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = store.Close() }()
-	entry, err := store.Stat(ctx, name)
+	entry, err := statEntry(ctx, store, name)
 	if err != nil {
 		return err
 	}
-	if entry.Kind != "file" {
+	switch {
+	case entry.Kind == "symlink":
+		return notALink(url)
+	case entry.Kind != "file":
 		return block.Errorf(block.Invalid, "remove", location.Redact(url), -1, "is not an image (kind: %s)", entry.Kind)
 	}
 	if !f.force {
-		if err := inUse(ctx, store, name); err != nil {
+		if err := unused(ctx, url); err != nil {
 			return err
 		}
 	}
 	return store.Remove(ctx, name)
 }
 
-// inUse fails when another program has the image open. Other reasons why it does
-// not open are none against its removal.
-func inUse(ctx context.Context, store block.Store, name string) error {
-	dev, err := store.Open(ctx, name, block.OpenOptions{})
-	if err != nil {
-		return advise(only(block.Busy, err), block.Busy, "end the program that uses it, or use --force")
+// statEntry describes what has the name itself, which may be a link.
+func statEntry(ctx context.Context, store block.Store, name string) (block.Entry, error) {
+	if links, ok := store.(interface {
+		Lstat(ctx context.Context, name string) (block.Entry, error)
+	}); ok {
+		return links.Lstat(ctx, name)
 	}
-	return dev.Close()
+	return store.Stat(ctx, name)
 }
 
-// only gives err if it is of the kind.
-func only(kind block.Kind, err error) error {
-	if block.KindOf(err) != kind {
-		return nil
+// notALink refuses a symbolic link. Who names one may mean it, or the image that
+// others use by another name: neither is guessed.
+func notALink(url string) error {
+	to := "another place"
+	if path, ok := localPath(url); ok {
+		if target, err := os.Readlink(path); err == nil {
+			to = target
+		}
 	}
-	return err
+	return block.Errorf(block.Invalid, "remove", location.Redact(url), -1,
+		"is a symbolic link to %s, not an image; name the image itself, or remove the link with rm", to)
+}
+
+// unused fails when another program has the image open, and when that cannot be
+// told. Where there are no image locks, nobody can have one.
+func unused(ctx context.Context, url string) error {
+	const force = "use --force to remove it all the same"
+	held, err := backends.InUse(ctx, url)
+	switch {
+	case block.KindOf(err) == block.Unsupported:
+		return nil
+	case err != nil:
+		err = block.Errorf(block.KindOf(err), "remove", location.Redact(url), -1, "it cannot be told whether it is in use: %w", err)
+		return advise(err, block.KindOf(err), force)
+	case held:
+		err = block.Errorf(block.Busy, "remove", location.Redact(url), -1, "in use by another process")
+		return advise(err, block.Busy, "end the program that uses it, or "+force)
+	}
+	return nil
 }

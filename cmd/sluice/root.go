@@ -63,13 +63,28 @@ func newRoot() *cobra.Command {
 		newCheck(g), newCompletion(), newCopy(g), newCreate(g), newInfo(g), newList(g), newMan(), newMap(g),
 		newRemove(g), newResize(g), newServe(g),
 	)
+	for _, cmd := range root.Commands() {
+		cmd.RunE = wellFormed(cmd.RunE)
+	}
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "help" {
 			cmd.Example = "  sluice help serve"
+			cmd.Run, cmd.RunE = nil, help
 		}
 	}
 	return root
+}
+
+// help shows the help of a command. The library's own takes a command that is not
+// there for a success.
+func help(cmd *cobra.Command, args []string) error {
+	of, rest, err := cmd.Root().Find(args)
+	if err != nil || len(rest) > 0 {
+		return usagef(cmd, "unknown command %q", strings.Join(args, " "))
+	}
+	of.InitDefaultHelpFlag() // it is listed too
+	return of.Help()
 }
 
 // noSuchCommand runs when no command was given, or none that is there.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,34 +25,67 @@ func formatOf(format, url string) string {
 	if format != "" {
 		return format
 	}
-	if location.Scheme(url) != "" {
-		url, _, _ = strings.Cut(url, "?")
-	}
-	return formats.FromName(url)
+	format, _ = formatByName(url)
+	return format
 }
 
-// checkFormat refuses formats that are not there before anything is touched.
-func checkFormat(op, url, format string) error {
-	for _, name := range formats.Names() {
-		if name == format {
-			return nil
+// formatByName gives the format that the name of an image tells, or else that of
+// a place to which the name is a symbolic link; via is that place. A link must
+// not make a raw image of what is none.
+func formatByName(url string) (format, via string) {
+	name := url
+	if location.Scheme(url) != "" {
+		name, _, _ = strings.Cut(url, "?")
+	}
+	if format = formats.FromName(name); format != formats.Raw {
+		return format, ""
+	}
+	path, ok := localPath(url)
+	if !ok {
+		return format, ""
+	}
+	for _, via := range linksOf(path) {
+		if format := formats.FromName(via); format != formats.Raw {
+			return format, via
 		}
 	}
-	return block.Errorf(block.Unsupported, op, location.Redact(url), -1, "format %s is not supported (known: %s); --format raw takes the bytes as they are",
-		format, strings.Join(formats.Names(), ", "))
+	return format, ""
 }
 
-// openImage opens a backend and a format over it.
+// checkFormat refuses formats that are not there before anything is touched. The
+// flag is the one by which the format is given.
+func checkFormat(op, url, format, flag string) error {
+	via := ""
+	if format == "" {
+		format, via = formatByName(url)
+	}
+	if slices.Contains(formats.Names(), format) {
+		return nil
+	}
+	leads := ""
+	if path, ok := localPath(url); ok && via != "" && via != path {
+		leads = "leads to " + via + ": "
+	}
+	return block.Errorf(block.Unsupported, op, location.Redact(url), -1, "%sformat %s is not supported (known: %s); %s raw takes the bytes as they are",
+		leads, format, strings.Join(formats.Names(), ", "), flag)
+}
+
+// openImage opens a backend and a format over it. The format is given by the flag
+// --format.
 func openImage(ctx context.Context, url, format string, opts block.OpenOptions) (block.Device, error) {
-	format = formatOf(format, url)
-	if err := checkFormat("open", url, format); err != nil {
+	return openImageAs(ctx, url, format, "--format", opts)
+}
+
+// openImageAs is openImage where another flag gives the format.
+func openImageAs(ctx context.Context, url, format, flag string, opts block.OpenOptions) (block.Device, error) {
+	if err := checkFormat("open", url, format, flag); err != nil {
 		return nil, err
 	}
 	dev, err := backends.Open(ctx, url, opts)
 	if err != nil {
-		return nil, advise(err, block.Busy, "end the program that uses it")
+		return nil, advise(interrupted(ctx, err, "open", url), block.Busy, "end the program that uses it")
 	}
-	image, err := formats.Open(ctx, dev, format)
+	image, err := formats.Open(ctx, dev, formatOf(format, url))
 	if err != nil {
 		_ = dev.Close()
 		return nil, block.Wrap(err, "open", location.Redact(url), -1)

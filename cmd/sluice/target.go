@@ -27,8 +27,10 @@ func (t *target) replaces() bool { return t.old != nil }
 
 // openTarget finds out what the destination is.
 func (f *copyFlags) openTarget(ctx context.Context, url string, bytes int64) (*target, error) {
-	format := formatOf(f.format, url)
-	if err := checkFormat("create", url, format); err != nil {
+	if err := checkFormat("create", url, f.format, "--format"); err != nil {
+		return nil, err
+	}
+	if err := checkNewName(url); err != nil {
 		return nil, err
 	}
 	t := &target{}
@@ -96,13 +98,19 @@ func (f *copyFlags) openInPlace(ctx context.Context, t *target, url string, byte
 
 // openStage makes the new image.
 func (f *copyFlags) openStage(ctx context.Context, t *target, name string, bytes int64) error {
-	create := block.CreateOptions{Size: bytes}
+	create := block.CreateOptions{Size: bytes, Private: t.replaces()}
 	if f.allocated {
 		create.Preallocate = block.PreallocateFalloc
 	}
 	stage, err := imagecopy.NewStage(ctx, t.store, name, create, block.OpenOptions{Direct: f.direct})
 	if err != nil {
 		return err
+	}
+	if t.replaces() {
+		if err := stage.Inherit(ctx); err != nil {
+			stage.Abort(ctx)
+			return advise(err, block.Permission, "--in-place writes into it and keeps them")
+		}
 	}
 	t.stage = stage
 	t.device = fit(stage.Device, bytes)
