@@ -35,6 +35,8 @@ type ServerConfig struct {
 
 	// TLS is the configuration for TLSMode Optional and Forced: a certificate,
 	// and ClientCAs with ClientAuth where clients must prove who they are.
+	// Those are verified, but clients are not told them: GnuTLS would not find
+	// its RSA certificate.
 	TLS     *tls.Config
 	TLSMode TLSMode
 
