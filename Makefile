@@ -16,7 +16,7 @@ GOTEST   = scripts/on-disk $(GO) test
 PACKAGES = $(shell $(GO) list ./... | grep -v '/internal/lint$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-go race interop fuzz-short soak lint fmt tidy-check cover bench demo man install deps need-go
+.PHONY: help build test test-go race interop fuzz-short soak lint fmt tidy-check cover bench profile demo man install deps need-go
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,7 +63,7 @@ cover: build ## print the coverage of each package; the profile is in build/cove
 bench: need-go deps build ## measure us and the peers, write bench/RESULTS.md (ARGS="--quick" and others)
 	$(GO) run ./bench $(ARGS)
 
-profile: build deps ## show where the server's time goes (LOAD="randread 4k 16"; root)
+profile: build deps ## show where the server's time goes (LOAD="randread 4k 16")
 	scripts/profile $(LOAD)
 
 # Built as the binary is, so that the two share what they compile.
