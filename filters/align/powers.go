@@ -57,45 +57,6 @@ func (d *device) Prefetch(ctx context.Context, off, n int64) error {
 	return d.dev.Prefetch.Prefetch(ctx, lo, d.up(off+n)-lo)
 }
 
-func (d *device) Extents(ctx context.Context, off, n int64, dst []block.Extent) ([]block.Extent, error) {
-	return d.extents("extents", off, n, dst, func(off, n int64) ([]block.Extent, error) {
-		return d.dev.Extenter.Extents(ctx, off, n, dst)
-	})
-}
-
-func (d *device) Bitmaps() []string { return d.dev.Bitmapper.Bitmaps() }
-
-func (d *device) BitmapExtents(ctx context.Context, name string, off, n int64, dst []block.Extent) ([]block.Extent, error) {
-	return d.extents("bitmap", off, n, dst, func(off, n int64) ([]block.Extent, error) {
-		return d.dev.Bitmapper.BitmapExtents(ctx, name, off, n, dst)
-	})
-}
-
-// extents asks for the range rounded outward and cuts the answer, which ask
-// appends to dst.
-func (d *device) extents(op string, off, n int64, dst []block.Extent, ask func(off, n int64) ([]block.Extent, error),
-) ([]block.Extent, error) {
-	if err := d.enter(op, off, n); err != nil {
-		return dst, err
-	}
-	defer d.gate.Leave()
-	if n == 0 {
-		return append(dst, block.Extent{}), nil
-	}
-	first, lo := len(dst), d.down(off)
-	dst, err := ask(lo, d.up(off+n)-lo)
-	if err != nil || len(dst) == first {
-		return dst, err
-	}
-	dst[first].Len -= off - lo
-	covered := int64(0)
-	for i := first; i < len(dst); i++ {
-		dst[i].Len = min(dst[i].Len, n-covered)
-		covered += dst[i].Len
-	}
-	return dst, nil
-}
-
 // PinRange passes aligned ranges on; New lets it do so for read-only Devices
 // alone.
 func (d *device) PinRange(off, n int64) (block.FileRange, bool) {
