@@ -309,3 +309,30 @@ func BenchmarkCopy(b *testing.B) {
 		}
 	}
 }
+
+// TestBegunIsToldFromDone: a write that fails may have changed something.
+func TestBegunIsToldFromDone(t *testing.T) {
+	lost := block.Errorf(block.IO, "write", "disk", 0, "")
+	for _, kind := range []blocktest.OpKind{blocktest.OpWrite, blocktest.OpWriteZeroes, blocktest.OpRead} {
+		content := bytes.Repeat([]byte{3}, 1<<20)
+		if kind == blocktest.OpWriteZeroes {
+			clear(content)
+		}
+		always := blocktest.InjectorFunc(func(op blocktest.Op) error {
+			if op.Kind == kind {
+				return lost
+			}
+			return nil
+		})
+		src, dst := block.Device(ram(t, content)), block.Device(ram(t, bytes.Repeat([]byte{1}, 1<<20)))
+		if kind == blocktest.OpRead {
+			src = blocktest.NewFaultDevice(src, always, nil)
+		} else {
+			dst = blocktest.NewFaultDevice(dst, nil, always)
+		}
+		result, err := Copy(t.Context(), dst, src, Options{})
+		if want := kind != blocktest.OpRead; err == nil || result.Copied() != 0 || result.Begun != want {
+			t.Errorf("%s: %+v, %v", kind, result, err)
+		}
+	}
+}

@@ -99,6 +99,47 @@ func TestTheFirstOneGetsTheName(t *testing.T) {
 	}
 }
 
+// TestReplacingKeepsTheMode takes the mode that the old image has at the end.
+func TestReplacingKeepsTheMode(t *testing.T) {
+	store, dir := folder(t)
+	path := filepath.Join(dir, "disk.img")
+	if err := os.WriteFile(path, []byte("old"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewStage(t.Context(), store, "disk.img", block.CreateOptions{Size: 4096, Private: true}, block.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode := func(path string, want os.FileMode) {
+		t.Helper()
+		if st, err := os.Stat(path); err != nil || st.Mode() != want {
+			t.Errorf("mode %v, %v; want %v", st.Mode(), err, want)
+		}
+	}
+	temporary := filepath.Join(dir, s.temporary)
+	mode(temporary, 0o600)
+	if err := s.Inherit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mode(temporary, 0o640)
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	mode(path, 0o600)
+	if st, err := os.Stat(path); err != nil || st.Size() != 4096 {
+		t.Errorf("%v, %v", st, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := stage(t, store, "disk.img").Commit(t.Context(), true); err != nil {
+		t.Errorf("nothing to inherit from: %v", err)
+	}
+}
+
 // linkless is a store on a file system without hard links.
 type linkless struct {
 	block.Store

@@ -75,7 +75,7 @@ func wasInterrupted(ctx context.Context, err error) bool {
 
 // interrupted gives the cause of an error, where that is the end of ctx.
 func interrupted(ctx context.Context, err error, op, url string) error {
-	if !wasInterrupted(ctx, err) || errors.Is(err, context.Canceled) {
+	if err == nil || !wasInterrupted(ctx, err) {
 		return err
 	}
 	return &block.Error{Kind: block.Canceled, Op: op, Object: location.Redact(url), Off: -1, Err: context.Canceled}

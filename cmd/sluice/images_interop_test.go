@@ -92,6 +92,8 @@ func TestCopyToBlockDevice(t *testing.T) {
 		oneLine(t, fails(t, 1, bin, "copy", big, dev), "it has 4194304 bytes, the source 8388608")
 		oneLine(t, fails(t, 1, bin, "rm", dev), "is not an image (kind: block-device)")
 		oneLine(t, fails(t, 1, bin, "resize", dev, "8M"), "it has a fixed size")
+		oneLine(t, fails(t, 1, bin, "create", dev, "--size", "1M"), "create "+dev+": is a block device, which needs no creating\n")
+		oneLine(t, fails(t, 1, bin, "copy", dev, dev), "source and destination are the same image")
 	}
 	// A name of a device elsewhere, as device-mapper and udev make them.
 	behind, _ := imageFile(t, dir, "linked.img", 4<<20)

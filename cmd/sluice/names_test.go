@@ -141,7 +141,7 @@ func TestAwkwardDestinations(t *testing.T) {
 }
 
 // TestForceKeepsTheMode: who could not read the old image cannot read the new one.
-// That the owner stays is for root to test (images_interop_test.go).
+// That the owner stays is for root to test (owner_interop_test.go).
 func TestForceKeepsTheMode(t *testing.T) {
 	dir := t.TempDir()
 	content := disk(t, dir, "disk.img")
