@@ -7,7 +7,7 @@ import (
 )
 
 func (d *device) Extents(ctx context.Context, off, n int64, dst []block.Extent) ([]block.Extent, error) {
-	return d.extents("extents", off, n, dst, 0, func(off, n int64, dst []block.Extent) ([]block.Extent, error) {
+	return d.extents(question{"extents", off, n, 0}, dst, func(off, n int64, dst []block.Extent) ([]block.Extent, error) {
 		return d.dev.Extenter.Extents(ctx, off, n, dst)
 	})
 }
@@ -15,7 +15,7 @@ func (d *device) Extents(ctx context.Context, off, n int64, dst []block.Extent) 
 func (d *device) Bitmaps() []string { return d.dev.Bitmapper.Bitmaps() }
 
 func (d *device) BitmapExtents(ctx context.Context, name string, off, n int64, dst []block.Extent) ([]block.Extent, error) {
-	return d.extents("bitmap", off, n, dst, block.Dirty, func(off, n int64, dst []block.Extent) ([]block.Extent, error) {
+	return d.extents(question{"bitmap", off, n, block.Dirty}, dst, func(off, n int64, dst []block.Extent) ([]block.Extent, error) {
 		return d.dev.Bitmapper.BitmapExtents(ctx, name, off, n, dst)
 	})
 }
@@ -23,13 +23,21 @@ func (d *device) BitmapExtents(ctx context.Context, name string, off, n int64, d
 // asker is Extents of the Device below.
 type asker func(off, n int64, dst []block.Extent) ([]block.Extent, error)
 
-// extents asks for the range rounded outward and cuts the answer. data is the
-// state that is never wrong to tell: that of bytes that must be read or copied.
-func (d *device) extents(op string, off, n int64, dst []block.Extent, data block.ExtentState, ask asker) ([]block.Extent, error) {
-	if err := d.enter(op, off, n); err != nil {
+// question is a call for extents. data is the state that is never wrong to tell:
+// that of bytes that must be read or copied.
+type question struct {
+	op     string
+	off, n int64
+	data   block.ExtentState
+}
+
+// extents asks for the range rounded outward and cuts the answer.
+func (d *device) extents(q question, dst []block.Extent, ask asker) ([]block.Extent, error) {
+	if err := d.enter(q.op, q.off, q.n); err != nil {
 		return dst, err
 	}
 	defer d.gate.Leave()
+	off, n := q.off, q.n
 	if n == 0 {
 		return append(dst, block.Extent{}), nil
 	}
@@ -41,7 +49,7 @@ func (d *device) extents(op string, off, n int64, dst []block.Extent, data block
 	if d.whole(got[first:]) {
 		return clip(got, first, off-lo, n), nil
 	}
-	w := widener{unit: d.unit, data: data, from: off, to: off + n, dst: dst, first: first, pos: lo, end: hi}
+	w := widener{unit: d.unit, data: q.data, from: off, to: off + n, dst: dst, first: first, pos: lo, end: hi}
 	if err := w.run(ask); err != nil {
 		return dst, err
 	}

@@ -113,7 +113,7 @@ func TestUnevenExtentsBelow(t *testing.T) {
 			n, room := 1+r.Int64N(unevenSize-off), 1+r.IntN(6)
 			what := fmt.Sprintf("seed %d, %d bytes at %d, room for %d", seed, n, off, room)
 			got, err := d.Extenter.Extents(ctx, off, n, make([]block.Extent, 0, room))
-			wellFormed(t, what, got, err, n, room, below.most >= room && below.trim == 0)
+			wellFormed(t, what, got, answer{err, n, room, below.most >= room && below.trim == 0})
 			at := off
 			for _, e := range got {
 				for i := at; i < at+e.Len; i++ {
@@ -124,7 +124,7 @@ func TestUnevenExtentsBelow(t *testing.T) {
 				at += e.Len
 			}
 			got, err = d.Bitmapper.BitmapExtents(ctx, "b", off, n, make([]block.Extent, 0, room))
-			wellFormed(t, what, got, err, n, room, below.most >= room && below.trim == 0)
+			wellFormed(t, what, got, answer{err, n, room, below.most >= room && below.trim == 0})
 			at = off
 			for _, e := range got {
 				for i := at; i < at+e.Len; i++ {
@@ -138,12 +138,19 @@ func TestUnevenExtentsBelow(t *testing.T) {
 	}
 }
 
-// wellFormed checks the form of an answer; strict: that it was not cut short,
-// which the Device below may do.
-func wellFormed(t *testing.T, what string, got []block.Extent, err error, n int64, room int, strict bool) {
+// answer is what came beside the extents, and what was asked for.
+type answer struct {
+	err    error
+	n      int64
+	room   int
+	strict bool // it may not be cut short, as the Device below may do
+}
+
+// wellFormed checks the form of an answer.
+func wellFormed(t *testing.T, what string, got []block.Extent, a answer) {
 	t.Helper()
-	if err != nil || len(got) == 0 || len(got) > room {
-		t.Fatalf("%s: %v, %v", what, got, err)
+	if a.err != nil || len(got) == 0 || len(got) > a.room {
+		t.Fatalf("%s: %v, %v", what, got, a.err)
 	}
 	sum := int64(0)
 	for _, e := range got {
@@ -152,7 +159,7 @@ func wellFormed(t *testing.T, what string, got []block.Extent, err error, n int6
 		}
 		sum += e.Len
 	}
-	if sum > n || strict && sum < n && len(got) < room {
+	if sum > a.n || a.strict && sum < a.n && len(got) < a.room {
 		t.Fatalf("%s: %d bytes told: %v", what, sum, got)
 	}
 }
@@ -181,7 +188,7 @@ func TestExtentsOfNoLengthBelow(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := block.Resolve(New(below)).Extenter.Extents(ctx, 8000, 9000, make([]block.Extent, 0, 4))
-		wellFormed(t, fmt.Sprint(bad), got, err, 9000, 4, false)
+		wellFormed(t, fmt.Sprint(bad), got, answer{err, 9000, 4, false})
 		for _, e := range got {
 			if e.State != 0 {
 				t.Errorf("%v became %v", bad, got)
