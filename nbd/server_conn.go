@@ -125,7 +125,8 @@ func (c *serverConn) deserted(err error) bool {
 	case err == nil || c.srv.draining.Load(): // we have stopped it ourselves
 		return false
 	case errors.Is(err, io.EOF) && c.w == c.r:
-		return c.stream.hungUp()
+		s, ok := c.stream.(hangUpTeller)
+		return ok && s.hungUp()
 	}
 	return true
 }

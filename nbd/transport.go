@@ -31,9 +31,6 @@ type stream interface {
 	// stopReceiving makes recv return what has arrived and then io.EOF.
 	stopReceiving()
 
-	// hungUp reports whether the peer takes no more bytes either.
-	hungUp() bool
-
 	// close ends the connection; everything that waits returns an error.
 	close()
 
@@ -48,6 +45,10 @@ type fileSender interface {
 	// returns how many were sent.
 	sendFile(fd int, off, n int64) (int64, error)
 }
+
+// hangUpTeller is a stream that knows, once the peer sends no more, whether it
+// takes no more bytes either. TLS does not.
+type hangUpTeller interface{ hungUp() bool }
 
 // direction is what a wait is for.
 type direction bool
@@ -169,9 +170,6 @@ func (s *plainStream) release()             { _ = s.conn.Close() }
 // close does not wait for a TLS close_notify that a stuck peer would not take:
 // it closes what lies below.
 func (s *plainStream) close() { _ = netConn(s.conn).Close() }
-
-// hungUp does not know: TLS has nothing but the end of what the peer sends.
-func (s *plainStream) hungUp() bool { return false }
 
 func (s *plainStream) stopReceiving() {
 	inner := netConn(s.conn)
