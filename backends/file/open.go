@@ -76,8 +76,7 @@ func openError(path string, opts block.OpenOptions, err error) error {
 	}
 	if errors.Is(err, unix.EBUSY) {
 		return block.Errorf(block.Busy, "open", path, -1,
-			"mounted, used by the kernel (LVM, md, swap …) or opened for writing by another program: unmount or free it first, "+
-				"or open it read-only")
+			"mounted, part of LVM, md or swap, or held by another program that writes it: unmount or free it first")
 	}
 	return block.Wrap(err, "open", path, -1)
 }
