@@ -22,8 +22,9 @@ import (
 //     and sends the batch with one writev, until the queue is empty. Having
 //     written a few batches for others it leaves the rest to the lane's writing
 //     goroutine, so that its own reply does not wait.
-//  4. wait: the caller sleeps until the lane's reading goroutine has put the
-//     reply into its buffer and completed the slot (client_reply.go). A server
+//  4. wait: the caller sleeps until whoever reads (client_reading.go: the lane's
+//     reading goroutine, or a caller that is alone) has put the reply into its
+//     buffer and completed the slot (client_reply.go). A server
 //     may answer a write before it has taken the payload; then it is the writer
 //     who completes the slot, when it needs the caller's buffer no longer.
 //  5. free: it takes the result and gives the slot back.
@@ -38,6 +39,8 @@ type clientLane struct {
 	client *Client
 	slots  []clientSlot
 	free   chan uint32 // indexes of slots that nobody uses
+
+	reading clientReading
 
 	long atomic.Int64 // reads in flight whose payload is worth a system call
 
@@ -87,6 +90,7 @@ func newClientLane(c *Client, slots int) *clientLane {
 		gone:     make(chan struct{}),
 	}
 	l.idle.L = &l.mu
+	l.reading.turn = make(chan error, 1)
 	for i := range l.slots {
 		l.slots[i].index = uint32(i)
 		l.slots[i].done = make(chan struct{}, 1)
@@ -120,7 +124,9 @@ func (l *clientLane) release(s *clientSlot) {
 
 // do sends what the slot holds and waits for its completion.
 func (l *clientLane) do(ctx context.Context, s *clientSlot) {
-	l.submit(s)
+	if l.awaitReply(ctx, s, l.submit(s)) {
+		return
+	}
 	if ctx.Done() == nil {
 		<-s.done
 		return
@@ -135,29 +141,38 @@ func (l *clientLane) do(ctx context.Context, s *clientSlot) {
 	}
 }
 
-// submit queues the slot and, when nobody is writing, writes.
-func (l *clientLane) submit(s *clientSlot) {
+// submit queues the slot and, when nobody is writing, writes. It reports whether
+// the slot's request is sent.
+func (l *clientLane) submit(s *clientSlot) (sent bool) {
 	s.gen++
 	if s.gen == 0 {
 		s.gen = 1
 	}
-	s.giveUp, s.sent, s.lost = false, false, time.Time{}
+	s.giveUp, s.sent, s.lost, s.replied = false, false, time.Time{}, false
+	l.reading.owed.Add(1)
 	l.mu.Lock()
 	if l.dead != nil {
 		s.err = l.dead
 		l.mu.Unlock()
-		s.complete()
-		return
+		l.fail(s)
+		return false
 	}
 	l.seq++
 	s.seq, s.queued = l.seq, true
 	l.enqueue(s)
 	if l.writing || l.link == nil {
 		l.mu.Unlock()
-		return
+		return false
 	}
 	l.writing = true
 	l.write(clientOwnBatches)
+	return true // the queue was empty: the first batch had it
+}
+
+// fail hands a slot back that the lane failed.
+func (l *clientLane) fail(s *clientSlot) {
+	l.reading.owed.Add(-1)
+	s.complete()
 }
 
 // enqueue appends to the queue. What is sent makes room: no more slots wait than
@@ -187,6 +202,7 @@ func (l *clientLane) giveUp(s *clientSlot, cause error) bool {
 	l.queue = slices.Delete(l.queue, i, i+1)
 	s.queued = false
 	s.err = cause
+	l.reading.owed.Add(-1)
 	return true
 }
 
@@ -279,6 +295,8 @@ func (l *clientLane) awaitLong() bool { return l.long.Load() > 0 }
 
 // finish is the lane's part of a completion that came from the server.
 func (l *clientLane) finish(link *clientLink, s *clientSlot) {
+	s.replied = true
+	l.reading.owed.Add(-1)
 	if s.cmd == cmdRead && s.n >= clientDirect {
 		l.long.Add(-1)
 	}
@@ -338,7 +356,7 @@ func (l *clientLane) detach(link *clientLink, cause error) (again bool) {
 		s.live.Store(0)
 		s.queued = false
 		if s.err = l.client.owes(s, now, cause); s.err != nil {
-			s.complete()
+			l.fail(s)
 			continue
 		}
 		s.queued = true
@@ -356,7 +374,7 @@ func (l *clientLane) end(cause error) {
 	for _, s := range l.queue[l.head:] {
 		s.queued = false
 		s.err = cause
-		s.complete()
+		l.fail(s)
 	}
 	l.queue, l.head = nil, 0
 }
@@ -397,7 +415,7 @@ func (l *clientLane) read(link *clientLink) (served int, err error) {
 		finish:    func(s *clientSlot) { served++; l.finish(link, s) },
 		hold:      l.client.cfg.Reconnect != NoReconnect && !l.client.isClosing(),
 	}
-	err = r.run()
+	err = l.readOn(&r)
 	return served, err
 }
 

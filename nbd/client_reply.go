@@ -7,7 +7,8 @@ import (
 )
 
 // What a reply goes through, in the order in which it happens. All of it is done
-// by the lane's goroutine, which alone reads from the connection:
+// by whoever has the reader's role (client_reading.go), and nobody else reads from
+// the connection:
 //
 //  1. receive: the header is awaited with a read that takes along whatever else
 //     has come, 64 KiB at most, 4 KiB while a long payload is on its way.

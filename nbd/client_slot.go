@@ -34,13 +34,14 @@ type clientSlot struct {
 
 	lent atomic.Uint32 // of a write: which of the two ends of its sending have come
 
-	live  atomic.Uint64
-	gen   uint32 // makes each use's cookie its own
-	cover clientCover
-	code  wireError // from the server; first one counts
-	fault *clientFault
-	err   error  // set where the lane, not the server, failed it
-	born  uint64 // of the connection that answered, see clientDurability
+	live    atomic.Uint64
+	gen     uint32 // makes each use's cookie its own
+	cover   clientCover
+	code    wireError // from the server; first one counts
+	fault   *clientFault
+	replied bool   // the reply has come; for a caller that reads itself
+	err     error  // set where the lane, not the server, failed it
+	born    uint64 // of the connection that answered, see clientDurability
 
 	done chan struct{} // one send per completion
 }
