@@ -56,6 +56,7 @@ func TestKilledCopyLeavesNoDestination(t *testing.T) {
 }
 
 func TestInterruptedCopyCleansUp(t *testing.T) {
+	hearHangups(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		dir := t.TempDir()
 		p := copying(t, slowURI(t), filepath.Join(dir, "dst.img"))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,9 +20,19 @@ import (
 
 // What a lost terminal and a shell do to us: SIGHUP, pid files, completion.
 
+// hearHangups makes programs that the test starts hear of SIGHUP, also when the
+// tests themselves run under nohup: a signal that is caught here is at its default
+// there, one that is ignored here is ignored there.
+func hearHangups(t *testing.T) {
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(heard) })
+}
+
 // TestHangupEndsServing: SIGHUP is as good as SIGTERM, and a second one changes
 // nothing.
 func TestHangupEndsServing(t *testing.T) {
+	hearHangups(t)
 	dir := t.TempDir()
 	disk, pid := filepath.Join(dir, "disk.img"), filepath.Join(dir, "pid")
 	lab.Run(t, lab.Sluice(t), "create", disk, "--size", "64M")
@@ -44,6 +55,7 @@ func TestHangupEndsServing(t *testing.T) {
 // TestHangupIsNoSecondSignal: a request in the device is waited for, however
 // often the terminal is lost.
 func TestHangupIsNoSecondSignal(t *testing.T) {
+	hearHangups(t)
 	log := filepath.Join(t.TempDir(), "requests")
 	behind := nbdkit(t, "--filter=log", "--filter=delay", "memory", "1M", "rdelay=1", "logfile="+log)
 	p, uri, _ := served(t, behind, "--shutdown-timeout", "0", "--log-level", "debug")
