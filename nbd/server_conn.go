@@ -22,7 +22,8 @@ import (
 //     waiting. Replies of one batch are put together in one buffer.
 //  2. work (server_work.go): what may wait in the device becomes a job for one
 //     of a bounded number of workers. Writes to a device that orders them anyway
-//     go through the device's lane instead (server_lane.go).
+//     go through the device's lane instead (server_lane.go); small ones the
+//     receiver carries out itself when the lane is free (server_inline.go).
 //  3. send (server_send.go): finished jobs queue up; whoever finds nobody
 //     sending sends all that is there, in one system call where it can, and from
 //     the page cache by sendfile where the device allows it.
@@ -30,7 +31,8 @@ import (
 // Limits: a small request costs a share of a receive and of a send, and the copy
 // in the device; a large read from the page cache costs the client's copy alone.
 //
-// Ownership: the receiving goroutine owns in, out and batch. A job belongs to
+// Ownership: the receiving goroutine owns in, out and batch; another can become
+// it (server_inline.go). A job belongs to
 // the stage that it is in; its buffer goes with it. Locks: budget.mu, work.mu,
 // lane.mu and box.mu are leaves; none is held while another is taken or while
 // anything blocks.
@@ -63,6 +65,9 @@ type serverConn struct {
 	data dataRange // where the device has no holes
 
 	receiver
+	received   chan error     // the end of it
+	successors sync.WaitGroup // receivers after the first
+
 	budget budget
 	work   workers
 	laned  laned
@@ -100,13 +105,10 @@ func (c *serverConn) serve(ctx context.Context) error {
 	c.context = func() context.Context { return ctx }
 	c.laned.conn, c.laned.lane = c, c.srv.lanes.take(c.dev)
 	defer c.srv.lanes.give(c.laned.lane, c.dev)
-	err := c.receive(ctx)
-	if err != nil && !errors.Is(err, errGone) {
-		c.stream.close() // nothing more can be said
-	}
-	if c.deserted(err) {
-		c.abandon()
-	}
+	c.received = make(chan error, 1)
+	c.receiveAll(ctx)
+	err := <-c.received
+	c.successors.Wait()
 	c.work.stop()
 	c.laned.pending.Wait()
 	c.box.wait()

@@ -12,7 +12,7 @@ import (
 // lane carries out the writes to a device that orders them anyway, those of all
 // its connections, one at a time: two that wait for each other in the device
 // would only spin. The connections take turns. Its goroutine runs while there are
-// writes.
+// writes that a receiving goroutine has not carried out itself (server_inline.go).
 //
 // Replies are held back, for each connection, until they are as many as its
 // writes that still wait: a wake-up of the client for each write costs more than
@@ -22,12 +22,13 @@ type lane struct {
 	mu      sync.Mutex
 	first   *laned // connections with writes, in turn
 	last    *laned
-	running bool     // the goroutine is at work, or about to be
+	running bool     // somebody is writing: the goroutine, or inline
 	holding []*laned // connections with held replies
-	timed   bool     // timer is running
+	inline  inlineWrite
+	ticking bool // timer is running
 
 	run   func()      // loop, made once so that starting it allocates nothing
-	timer *time.Timer // calls release
+	timer *time.Timer // calls tick
 	ended *sync.WaitGroup
 	users int // connections; guarded by lanes.mu
 }
@@ -78,7 +79,11 @@ func (l *lane) append(c *laned) {
 // loop works until there is nothing to do.
 func (l *lane) loop() {
 	defer l.ended.Done()
-	for j := l.next(); j != nil; j = l.next() {
+	for {
+		j := l.next()
+		if j == nil {
+			return
+		}
 		c := j.laned
 		ready := c.conn.execute(c.conn.context(), j)
 		if due := l.done(c, ready); due.n > 0 {
@@ -123,30 +128,32 @@ func (l *lane) done(c *laned, ready *job) (due jobQueue) {
 		}
 	case c.done.n > 0 && !held:
 		l.holding = append(l.holding, c)
-		l.hold()
+		l.wind()
 	}
 	return due
 }
 
-// hold makes sure that release comes.
-func (l *lane) hold() {
-	if l.timed {
+// wind makes sure that tick comes.
+func (l *lane) wind() {
+	if l.ticking {
 		return
 	}
-	l.timed = true
+	l.ticking = true
 	l.ended.Add(1)
 	if l.timer == nil {
-		l.timer = time.AfterFunc(holdTime, l.release)
+		l.timer = time.AfterFunc(holdTime, l.tick)
 	} else {
 		l.timer.Reset(holdTime)
 	}
 }
 
-// release sends what is held back.
-func (l *lane) release() {
+// tick sends what is held back, and looks after the write that is carried out by
+// a receiver.
+func (l *lane) tick() {
 	defer l.ended.Done()
 	l.mu.Lock()
-	l.timed = false
+	defer l.mu.Unlock()
+	l.ticking = false
 	for len(l.holding) > 0 {
 		c := l.holding[len(l.holding)-1]
 		l.holding = l.holding[:len(l.holding)-1]
@@ -158,7 +165,9 @@ func (l *lane) release() {
 		c.pending.Done()
 		l.mu.Lock()
 	}
-	l.mu.Unlock()
+	if l.inline.look() {
+		l.wind()
+	}
 }
 
 // lanes are the lanes of a server, one for each device in use that wants one.

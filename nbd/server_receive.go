@@ -85,6 +85,9 @@ func (c *serverConn) receive(ctx context.Context) error {
 				return errGone
 			}
 			done, err := c.request(ctx)
+			if err == errHandedOn {
+				return err // and touch nothing
+			}
 			if done || err != nil {
 				c.push()
 				return err
@@ -311,6 +314,17 @@ func (c *serverConn) write(ctx context.Context, req request) error {
 		c.r += n
 		err := c.writeDevice(ctx, p, req)
 		return c.answerErr(req, err)
+	}
+	if n <= inlineWriteMax && c.laned.lane != nil && req.flags&cfFUA == 0 {
+		if c.w-c.r < n {
+			c.push()
+			if err := c.fill(n, false); err != nil {
+				return err
+			}
+		}
+		if done, err := c.writeInline(ctx, req); done {
+			return err
+		}
 	}
 	if c.budget.tight(int64(n)) {
 		c.push()
