@@ -97,11 +97,19 @@ func (r *Report) writeHead(b *strings.Builder) {
 // stealText tells how much CPU time the machine's own host took away: a run with more than a few percent is worth nothing.
 func (r *Report) stealText() string {
 	var xs []float64
+	repeated := 0
 	for _, s := range r.Samples {
 		xs = append(xs, s.Steal*100)
+		if s.Tries > 1 {
+			repeated++
+		}
 	}
 	st := Summarise(xs)
-	return fmt.Sprintf("median %.1f %%, worst %.1f %%", st.Median, st.Max)
+	text := fmt.Sprintf("median %.1f %%, worst %.1f %%", st.Median, st.Max)
+	if repeated > 0 {
+		text += fmt.Sprintf("; %d of %d samples were taken again because of it", repeated, len(xs))
+	}
+	return text
 }
 
 func (r *Report) writeTargets(b *strings.Builder) {

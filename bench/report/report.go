@@ -94,6 +94,7 @@ type Sample struct {
 	ServerCPU  float64 `json:"server_cpu_seconds"`  // user + system, all threads and children
 	MachineCPU float64 `json:"machine_cpu_seconds"` // everything that ran on the machine meanwhile
 	Steal      float64 `json:"steal_fraction"`      // of the machine's CPU time, taken by its host
+	Tries      int     `json:"tries,omitempty"`     // how often it was taken: again when its host took too much
 	RSSBytes   int64   `json:"rss_bytes"`           // of the server at the end
 	P50us      float64 `json:"p50_us"`              // completion latency; 0 where the client does not tell
 	P99us      float64 `json:"p99_us"`
