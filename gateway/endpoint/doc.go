@@ -3,9 +3,9 @@
 // that outlive a killed process, the user's runtime folder, and sockets that a
 // service manager hands over. The gateway and the commands call it.
 //
-// A unix socket is made with mode 0660. One that nobody listens on is replaced;
-// while that is decided, the folder is locked (flock), so that two servers that
-// start at the same time do not replace each other's.
+// A unix socket is made with mode 0660. One that nobody listens on is replaced.
+// While a socket is made or replaced, the folder is locked (flock), so that two
+// servers that start at the same time do not replace each other's.
 //
 // The package starts no goroutine.
 package endpoint

@@ -43,17 +43,23 @@ func failed(a Address, err error) error {
 	return &block.Error{Kind: kind, Op: "listen on", Object: a.String(), Off: -1, Err: err}
 }
 
-// listenUnix makes the socket, in the place of a stale one if there is one.
+// listenUnix makes the socket, in the place of a stale one if there is one. The
+// lock is held for the making too: a socket has its name before somebody listens
+// on it, and looks stale in between.
 func listenUnix(ctx context.Context, a Address) (net.Listener, error) {
-	l, err := bind(ctx, a)
-	if !errors.Is(err, syscall.EADDRINUSE) {
+	unlock, err := lockFolder(ctx, filepath.Dir(a.Path))
+	if errors.Is(err, syscall.EACCES) { // not to be read, but perhaps to be written: nothing is replaced there
+		l, err := bind(ctx, a)
 		return named(a, l, err)
 	}
-	unlock, err := lockFolder(ctx, filepath.Dir(a.Path))
 	if err != nil {
 		return nil, failed(a, err)
 	}
 	defer unlock()
+	l, err := bind(ctx, a)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return named(a, l, err)
+	}
 	if err := removeStale(ctx, a); err != nil {
 		return nil, err
 	}
