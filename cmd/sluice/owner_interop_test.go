@@ -73,6 +73,10 @@ func TestForceKeepsTheOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := copying(t, slowURI(t), old, "--force")
+	eventually(t, "the group's right to read", func() bool {
+		st, err := os.Stat(parts(t, dir)[0])
+		return err == nil && st.Mode() != 0o600
+	})
 	owned(t, parts(t, dir)[0], 65534, 65533, 0o640)
 	p.Signal(syscall.SIGINT)
 	_ = p.Wait()
