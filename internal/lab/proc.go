@@ -135,6 +135,7 @@ func (p *Proc) await(text string, timeout time.Duration) (string, error) {
 			return line, nil
 		}
 		if more == nil {
+			<-p.done // it is about to be closed, and then the state is known
 			return "", fmt.Errorf("%s ended without a line with %q (%s)", p.name, text, p.state())
 		}
 		select {
