@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/pojntfx/go-nbd/pkg/backend"
@@ -143,6 +145,56 @@ func TestFromGoNBDShortRead(t *testing.T) {
 	}
 	wantKind(t, dev.ReadAt(background, make([]byte, 512), 0), block.IO)
 	wantKind(t, dev.WriteAt(background, make([]byte, 512), 0, block.FUA), block.Invalid)
+}
+
+// syncBackend counts Sync, which fails when told to.
+type syncBackend struct {
+	backend.Backend
+	syncs atomic.Int64
+	fails atomic.Bool
+}
+
+func (b *syncBackend) Sync() error {
+	if b.syncs.Add(1); b.fails.Load() {
+		return syscall.EIO
+	}
+	return b.Backend.Sync()
+}
+
+// TestFromGoNBDSyncs: each FLUSH, and each change with FUA, reaches the backend's
+// Sync once before it is answered, and nothing else does. Its failure is told.
+func TestFromGoNBDSyncs(t *testing.T) {
+	b := &syncBackend{Backend: backend.NewMemoryBackend(make([]byte, 1<<20))}
+	dev, err := FromGoNBD(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(background, ownServer(t, dev), ClientConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	for _, step := range []struct {
+		name  string
+		syncs int64
+		do    func() error
+	}{
+		{"write", 0, func() error { return c.WriteAt(background, make([]byte, 512), 0, 0) }},
+		{"flush", 1, func() error { return c.Flush(background) }},
+		{"flush with nothing new", 1, func() error { return c.Flush(background) }},
+		{"FUA write", 1, func() error { return c.WriteAt(background, make([]byte, 512), 0, block.FUA) }},
+		{"FUA zeroes", 1, func() error { return c.WriteZeroes(background, 0, 4096, block.FUA) }},
+		{"zeroes", 0, func() error { return c.WriteZeroes(background, 0, 4096, 0) }},
+		{"read", 0, func() error { return c.ReadAt(background, make([]byte, 512), 0) }},
+	} {
+		was := b.syncs.Load()
+		if err := step.do(); err != nil || b.syncs.Load()-was != step.syncs {
+			t.Errorf("%s: %d calls of Sync, want %d; %v", step.name, b.syncs.Load()-was, step.syncs, err)
+		}
+	}
+	b.fails.Store(true)
+	wantKind(t, c.Flush(background), block.IO)
+	wantKind(t, c.WriteAt(background, make([]byte, 512), 0, block.FUA), block.IO)
 }
 
 // BenchmarkClient reads and writes over a unix socket to this package's server.
