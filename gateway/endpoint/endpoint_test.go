@@ -229,7 +229,7 @@ func TestManyServersReplaceOneSocket(t *testing.T) {
 func TestLockedFolder(t *testing.T) {
 	a := socket(t)
 	stale(t, a)
-	unlock, err := lockFolder(t.Context(), filepath.Dir(a.Path))
+	unlock, err := lockFolder(t.Context(), filepath.Dir(a.Path), lockWait)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,6 +239,40 @@ func TestLockedFolder(t *testing.T) {
 	if _, err := Listen(ctx, a); err == nil {
 		t.Error("the socket was replaced without the folder's lock")
 	}
+}
+
+// TestSomebodyKeepsTheFolderLocked: anybody may lock /tmp. That keeps nobody from
+// serving at a new socket, only from replacing one.
+func TestSomebodyKeepsTheFolderLocked(t *testing.T) {
+	a := socket(t)
+	unlock, err := lockFolder(t.Context(), filepath.Dir(a.Path), lockWait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	l, err := listenUnix(t.Context(), a, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reach(t, a)
+	refused := func(kind block.Kind, why string) {
+		t.Helper()
+		_, err := listenUnix(t.Context(), a, 0)
+		if block.KindOf(err) != kind || !strings.Contains(err.Error(), why) {
+			t.Errorf("%v, want %q", err, why)
+		}
+	}
+	refused(block.Busy, "another process listens there")
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	stale(t, a)
+	refused(block.Busy, "a lock on its folder")
+	if err := os.WriteFile(a.Path+"f", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.Path += "f"
+	refused(block.Exists, "is not a socket")
 }
 
 func TestTCP(t *testing.T) {

@@ -21,7 +21,7 @@ const socketMode = 0o660
 // Listen opens the address. An address that is in use is an error of kind Busy.
 func Listen(ctx context.Context, a Address) (net.Listener, error) {
 	if a.Network == "unix" {
-		return listenUnix(ctx, a)
+		return listenUnix(ctx, a, lockWait)
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(a.Host, a.Port))
 	if err == nil {
@@ -46,13 +46,15 @@ func failed(a Address, err error) error {
 // listenUnix makes the socket, in the place of a stale one if there is one. The
 // lock is held for the making too: a socket has its name before somebody listens
 // on it, and looks stale in between.
-func listenUnix(ctx context.Context, a Address) (net.Listener, error) {
-	unlock, err := lockFolder(ctx, filepath.Dir(a.Path))
-	if errors.Is(err, syscall.EACCES) { // not to be read, but perhaps to be written: nothing is replaced there
+func listenUnix(ctx context.Context, a Address, wait time.Duration) (net.Listener, error) {
+	unlock, err := lockFolder(ctx, filepath.Dir(a.Path), wait)
+	switch {
+	case errors.Is(err, syscall.EACCES): // not to be read, but perhaps to be written: nothing is replaced there
 		l, err := bind(ctx, a)
 		return named(a, l, err)
-	}
-	if err != nil {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return listenUnlocked(ctx, a)
+	case err != nil:
 		return nil, failed(a, err)
 	}
 	defer unlock()
@@ -65,6 +67,21 @@ func listenUnix(ctx context.Context, a Address) (net.Listener, error) {
 	}
 	l, err = bind(ctx, a)
 	return named(a, l, err)
+}
+
+// listenUnlocked makes the socket where somebody else keeps the folder's lock,
+// as anybody can who may read the folder. A new socket needs no lock but against
+// servers, and those are quick; replacing one does.
+func listenUnlocked(ctx context.Context, a Address) (net.Listener, error) {
+	l, err := bind(ctx, a)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return named(a, l, err)
+	}
+	if err := checkStale(ctx, a); err != nil {
+		return nil, err
+	}
+	return nil, block.Errorf(block.Busy, "listen on", a.String(), -1,
+		"a stale socket is there, which cannot be replaced while another process holds a lock on its folder")
 }
 
 func named(a Address, l *unixListener, err error) (net.Listener, error) {
@@ -103,6 +120,17 @@ func bind(ctx context.Context, a Address) (*unixListener, error) {
 
 // removeStale removes a socket that nobody listens on, and nothing else.
 func removeStale(ctx context.Context, a Address) error {
+	if err := checkStale(ctx, a); err != nil {
+		return err
+	}
+	if err := os.Remove(a.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return failed(a, err)
+	}
+	return nil
+}
+
+// checkStale fails unless a socket is there that nobody listens on, or nothing.
+func checkStale(ctx context.Context, a Address) error {
 	st, err := os.Lstat(a.Path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -119,9 +147,6 @@ func removeStale(ctx context.Context, a Address) error {
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		return block.Errorf(block.Busy, "listen on", a.String(), -1, "another process listens there")
 	}
-	if err := os.Remove(a.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return failed(a, err)
-	}
 	return nil
 }
 
@@ -129,8 +154,9 @@ func removeStale(ctx context.Context, a Address) error {
 // folder.
 const lockWait = 3 * time.Second
 
-// lockFolder locks a folder against other servers that replace sockets in it.
-func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
+// lockFolder locks a folder against other servers that replace sockets in it. It
+// fails with EWOULDBLOCK when another process has kept the lock for that long.
+func lockFolder(ctx context.Context, dir string, wait time.Duration) (unlock func(), err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -138,7 +164,7 @@ func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
 	// A lock's end is no event that one could wait for with a limit.
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(lockWait); ; {
+	for end := time.Now().Add(wait); ; {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { _ = f.Close() }, nil
