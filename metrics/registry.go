@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -94,15 +93,6 @@ func (r *Registry) list() []*Export {
 	return slices.SortedFunc(maps.Values(r.exports), func(a, b *Export) int {
 		return strings.Compare(a.name, b.name)
 	})
-}
-
-// Register adds a collector of another package's metrics, such as those of a
-// pool or a cache. It fails when one of the names is taken.
-func (r *Registry) Register(c prometheus.Collector) error {
-	if err := r.prom.Register(c); err != nil {
-		return fmt.Errorf("register metrics: %w", err)
-	}
-	return nil
 }
 
 // Handler answers scrapes: in Prometheus' text format, as OpenMetrics, or as

@@ -312,15 +312,6 @@ func TestCloseWaits(t *testing.T) {
 	}
 }
 
-// TestRegister: other packages' collectors are served as well, once.
-func TestRegister(t *testing.T) {
-	r := New(Build{})
-	c := exportCollector{New(Build{})}
-	if err := r.Register(c); err == nil || !strings.Contains(err.Error(), "register metrics: ") {
-		t.Errorf("registering taken names: %v", err)
-	}
-}
-
 // TestLongProfile: a profile may take longer than a request and an answer
 // otherwise may.
 func TestLongProfile(t *testing.T) {
