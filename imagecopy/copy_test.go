@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
@@ -217,6 +218,38 @@ func TestMemoryAndRequestsAreBounded(t *testing.T) {
 	if most := src.most.Load(); most > 3 {
 		t.Errorf("%d reads at once, 3 were allowed", most)
 	}
+}
+
+// TestRequestsAreInFlightTogether: no read and no write is answered before as
+// many as were asked for are under way, so that one after the other never ends.
+func TestRequestsAreInFlightTogether(t *testing.T) {
+	for _, c := range []struct{ asked, want int }{{3, 3}, {0, defaultRequests}} {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		content := bytes.Repeat([]byte{7}, c.want*64<<10) // a request for each
+		src := blocktest.NewFaultDevice(ram(t, content), blocktest.On(together(ctx, c.want), blocktest.OpRead), nil)
+		dst := blocktest.NewFaultDevice(ram(t, make([]byte, len(content))), blocktest.On(together(ctx, c.want), blocktest.OpWrite), nil)
+		if _, err := Copy(ctx, dst, src, Options{Requests: c.asked, RequestSize: 64 << 10}); err != nil {
+			t.Errorf("%d requests asked for: never were %d in flight: %v", c.asked, c.want, err)
+		}
+		cancel()
+	}
+}
+
+// together keeps calls waiting until n of them are there, or ctx ends.
+func together(ctx context.Context, n int) blocktest.Injector {
+	var calls atomic.Int64
+	all := make(chan struct{})
+	return blocktest.InjectorFunc(func(blocktest.Op) error {
+		if calls.Add(1) == int64(n) {
+			close(all)
+		}
+		select {
+		case <-all:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
 }
 
 func TestRefusals(t *testing.T) {
