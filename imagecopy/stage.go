@@ -14,6 +14,10 @@ import (
 type Stage struct {
 	Device block.Device // the image; closed by Commit and Abort
 
+	// Left is the temporary name, when Commit gave the image its own and could not
+	// take that one away. Then the image has both.
+	Left string
+
 	store     block.Store
 	name      string
 	temporary string
@@ -38,7 +42,7 @@ func NewStage(ctx context.Context, store block.Store, name string, create block.
 	}
 	var err error
 	if s.Device, err = store.Open(ctx, s.temporary, open); err != nil {
-		s.remove(ctx)
+		_ = s.remove(ctx)
 		return nil, err
 	}
 	return s, nil
@@ -73,7 +77,8 @@ func (s *Stage) Inherit(ctx context.Context) error {
 // Commit makes the image durable and gives it its name. With replace it takes
 // the place of what has that name, atomically, and its owner and permissions;
 // otherwise that is an error of kind Exists. When Commit fails, nothing is left
-// of the image.
+// of the image; only a store that fails while it makes the name durable may have
+// given it.
 func (s *Stage) Commit(ctx context.Context, replace bool) error {
 	err := s.Device.Flush(ctx)
 	if e := s.Device.Close(); err == nil {
@@ -86,7 +91,7 @@ func (s *Stage) Commit(ctx context.Context, replace bool) error {
 		err = s.publish(ctx, replace)
 	}
 	if err != nil {
-		s.remove(ctx)
+		_ = s.remove(ctx)
 	}
 	return err
 }
@@ -97,7 +102,10 @@ func (s *Stage) publish(ctx context.Context, replace bool) error {
 		err := linker.Link(ctx, s.temporary, s.name)
 		switch block.KindOf(err) {
 		case block.OK:
-			return s.store.Remove(ctx, s.temporary)
+			if s.remove(ctx) != nil { // the image is there: that is no failure
+				s.Left = s.temporary
+			}
+			return nil
 		case block.Unsupported, block.Permission: // a file system without hard links
 		default:
 			return err
@@ -118,10 +126,10 @@ func (s *Stage) publish(ctx context.Context, replace bool) error {
 // Abort removes the image.
 func (s *Stage) Abort(ctx context.Context) {
 	_ = s.Device.Close() // what it held is not wanted
-	s.remove(ctx)
+	_ = s.remove(ctx)
 }
 
 // remove takes the temporary name away, also when ctx has ended.
-func (s *Stage) remove(ctx context.Context) {
-	_ = s.store.Remove(context.WithoutCancel(ctx), s.temporary)
+func (s *Stage) remove(ctx context.Context) error {
+	return s.store.Remove(context.WithoutCancel(ctx), s.temporary)
 }

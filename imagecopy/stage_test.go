@@ -164,6 +164,35 @@ func TestStageWithoutHardLinks(t *testing.T) {
 	}
 }
 
+// sticky is a store whose images cannot be removed.
+type sticky struct {
+	block.Store
+	block.Linker
+}
+
+func (sticky) Remove(_ context.Context, name string) error {
+	return block.Errorf(block.IO, "remove", name, -1, "")
+}
+
+// TestATemporaryNameThatStays: the image has its name, and that is what counts.
+func TestATemporaryNameThatStays(t *testing.T) {
+	real, dir := folder(t)
+	s := stage(t, sticky{real, real.(block.Linker)}, "disk.img")
+	if err := s.Commit(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(dir, "disk.img"))
+	if err != nil || !bytes.Equal(content, bytes.Repeat([]byte{1}, 4096)) {
+		t.Errorf("%d bytes, %v", len(content), err)
+	}
+	if n := names(t, dir); len(n) != 2 || n[0] != s.Left {
+		t.Errorf("the folder holds %v, %q is said to be left", n, s.Left)
+	}
+	if s = stage(t, real, "other.img"); s.Commit(t.Context(), false) != nil || s.Left != "" {
+		t.Errorf("%q is said to be left", s.Left)
+	}
+}
+
 func TestStageNeedsRename(t *testing.T) {
 	real, dir := folder(t)
 	_, err := NewStage(t.Context(), struct{ block.Store }{real}, "a", block.CreateOptions{}, block.OpenOptions{})

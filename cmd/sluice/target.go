@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 
 	"sluice/backends"
 	"sluice/backends/location"
@@ -140,7 +141,11 @@ func (t *target) end(ctx context.Context, err error) error {
 		t.stage.Abort(ctx)
 		return err
 	}
-	return t.stage.Commit(ctx, t.old != nil)
+	err = t.stage.Commit(ctx, t.old != nil)
+	if t.stage.Left != "" {
+		slog.Warn("the temporary name could not be removed, the image is complete", "name", t.stage.Left)
+	}
+	return err
 }
 
 // close gives back everything but the device.
