@@ -15,11 +15,6 @@ import (
 //	base:allocation              hole and zero bits
 //	qemu:allocation-depth        depth in the backing chain
 //	qemu:dirty-bitmap:NAME       a bitmap of the device
-const (
-	contextAllocation   = "base:allocation"
-	contextDepth        = "qemu:allocation-depth"
-	contextBitmapPrefix = "qemu:dirty-bitmap:"
-)
 
 // metaContext is one selected context.
 type metaContext struct {
@@ -40,13 +35,13 @@ const maxContexts = 64
 
 // contextsOf lists what an export offers.
 func contextsOf(dev *block.Resolved) []metaContext {
-	all := []metaContext{{name: contextAllocation}}
+	all := []metaContext{{name: ContextAllocation}}
 	if dev.Extenter != nil {
-		all = append(all, metaContext{name: contextDepth})
+		all = append(all, metaContext{name: ContextDepth})
 	}
 	if dev.Bitmapper != nil {
 		for _, name := range dev.Bitmapper.Bitmaps() {
-			all = append(all, metaContext{name: contextBitmapPrefix + name, bitmap: name})
+			all = append(all, metaContext{name: ContextDirty + name, bitmap: name})
 		}
 	}
 	return all
@@ -148,7 +143,7 @@ func matchContexts(offered []metaContext, queries []string, listing bool) []meta
 	for _, c := range offered {
 		hit := listing && len(queries) == 0
 		for _, q := range queries {
-			wild := listing && (q == contextBitmapPrefix || strings.Index(q, ":") == len(q)-1)
+			wild := listing && (q == ContextDirty || strings.Index(q, ":") == len(q)-1)
 			hit = hit || c.name == q || wild && strings.HasPrefix(c.name, q)
 		}
 		if hit && len(found) < maxContexts {

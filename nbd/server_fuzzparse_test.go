@@ -16,7 +16,7 @@ func FuzzServerContextQuery(f *testing.F) {
 	f.Add(bytes.Join([][]byte{str(""), {0, 0, 0, 2}, str("base:allocation"), str("qemu:")}, nil))
 	f.Add(bytes.Join([][]byte{str("x"), {0, 0, 0, 1}, str("no colon")}, nil))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0, 0})
-	offered := []metaContext{{name: contextAllocation}, {name: contextDepth}, {name: contextBitmapPrefix + "b", bitmap: "b"}}
+	offered := []metaContext{{name: ContextAllocation}, {name: ContextDepth}, {name: ContextDirty + "b", bitmap: "b"}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		export, queries, err := parseContextQuery(data)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ var replyTests = []serverTest{
 	{"N70_status_merges", testStatusMerges},
 	{"N70_status_many_extents", testStatusMany},
 	{"N70_status_of_more_than_4_GiB", testStatusHuge},
+	{"N70_status_cost", testStatusCost},
 	{"N70_status_error", testStatusError},
 }
 
@@ -404,6 +406,40 @@ func testStatusHuge(t *testing.T) {
 	got := c.status(0, 6<<30-4096, 0xffffffff)[ids[qAllocation]]
 	if len(got) != 2 || got[0] != (rawExtent{4096, 3}) || got[1].status != 0 {
 		t.Errorf("compact extents %v", got)
+	}
+}
+
+// testStatusCost: the device is asked once for what two contexts tell, and a
+// client that walks a fragmented disk by REQ_ONE costs as many extents as there
+// are, not their square. Neighbours that look alike are one extent all the same.
+func testStatusCost(t *testing.T) {
+	const step, count = 4096, 256
+	for name, runs := range map[string]uint64{"fragments": 1, "told in pieces": 4} {
+		d := newDisk(count*step, diskCaps)
+		var told atomic.Int64
+		d.extents = func(off, n int64, dst []block.Extent) []block.Extent {
+			for n > 0 && len(dst) < cap(dst) {
+				e := block.Extent{Len: step, Depth: 1, State: block.Zero * block.ExtentState(uint64(off)/step/runs%2)}
+				dst = append(dst, e)
+				off, n = off+step, n-step
+				told.Add(1)
+			}
+			return dst
+		}
+		c, ids := enterStatus(t, serveDevice(t, d).addr, extended, "", qAllocation, qDepth)
+		c.status(0, 0, count*step)
+		if asked := d.took("extents"); len(asked) != 1 {
+			t.Errorf("%s: one request asked the device %d times", name, len(asked))
+		}
+		told.Store(0)
+		for off := uint64(0); off < count*step; {
+			got := c.status(rFlagReqOne, off, count*step-off)
+			wantExtents(t, got[ids[qAllocation]], rawExtent{runs * step, uint64(off / step / runs % 2 * 2)})
+			off += got[ids[qAllocation]][0].length
+		}
+		if n := told.Load(); n > 2*count {
+			t.Errorf("%s: the device told %d extents of a disk that has %d", name, n, count)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -47,16 +48,36 @@ func (c *serverConn) statusDevice(ctx context.Context, j *job) error {
 		j.buf.Release()
 	}
 	j.buf = out
-	n, extents := 0, make([]block.Extent, 0, statusExtents)
-	for i, m := range contexts {
-		var err error
-		if extents, err = c.extentsFor(ctx, m, j.req, length, extents[:0]); err != nil {
+	list := statusPool.Get().(*[statusExtents]block.Extent)
+	defer statusPool.Put(list)
+	n := 0
+	for rest := contexts; len(rest) > 0; {
+		same := rest[:sameAnswer(rest)]
+		rest = rest[len(same):]
+		extents, err := c.extentsFor(ctx, same, j.req, length, list[:0])
+		if err != nil {
 			return err
 		}
-		n += c.putStatus(out.B[n:], j.req, m, extents, i == len(contexts)-1)
+		for i, m := range same {
+			n += c.putStatus(out.B[n:], j.req, m, extents, len(rest) == 0 && i == len(same)-1)
+		}
 	}
 	j.data, j.hlen = out.B[:n], 0
 	return nil
+}
+
+// statusPool keeps the lists that devices put their extents into.
+var statusPool = sync.Pool{New: func() any { return new([statusExtents]block.Extent) }}
+
+// sameAnswer tells how many contexts at the front are about the same extents of
+// the device, so that it need be asked only once: base:allocation and
+// qemu:allocation-depth, which are neighbours.
+func sameAnswer(contexts []metaContext) int {
+	n := 1
+	for contexts[0].bitmap == "" && n < len(contexts) && contexts[n].bitmap == "" {
+		n++
+	}
+	return n
 }
 
 // statusFilter reads the payload that narrows a request to some contexts.
@@ -81,24 +102,63 @@ func (c *serverConn) statusFilter(j *job) ([]metaContext, uint64, error) {
 	if len(chosen) == 0 {
 		return bad("no context")
 	}
+	slices.SortFunc(chosen, func(a, b metaContext) int { return cmp.Compare(a.id, b.id) }) // see sameAnswer
 	return chosen, length, nil
 }
 
-// extentsFor asks the device for one context's extents.
-func (c *serverConn) extentsFor(ctx context.Context, m metaContext, req request, length uint64, dst []block.Extent) ([]block.Extent, error) {
+// extentsFor asks the device for the extents of contexts that share an answer.
+// For REQ_ONE it asks for the first extent and goes on only while every context
+// sees one run so far, each time for as many as are known: a client that walks a
+// fragmented image in this way is answered with a few extents each time.
+func (c *serverConn) extentsFor(ctx context.Context, same []metaContext, req request, length uint64, dst []block.Extent) ([]block.Extent, error) {
+	off, left := int64(req.offset), int64(length)
+	if req.flags&cfReqOne == 0 {
+		return c.askExtents(ctx, same[0].bitmap, off, left, dst)
+	}
+	for {
+		told := len(dst)
+		room := min(max(2*told, 1), cap(dst))
+		more, err := c.askExtents(ctx, same[0].bitmap, off, left, dst[:told:room])
+		if err != nil && told == 0 {
+			return dst, err
+		} else if err != nil {
+			return dst, nil // what is known is an answer
+		}
+		dst = append(dst, more[told:]...)
+		for _, e := range dst[told:] {
+			off, left = off+e.Len, left-e.Len
+		}
+		if left <= 0 || len(dst) == cap(dst) || !oneRun(same, dst) {
+			return dst, nil
+		}
+	}
+}
+
+// oneRun reports whether every context sees the extents as one run.
+func oneRun(contexts []metaContext, extents []block.Extent) bool {
+	for _, m := range contexts {
+		for _, e := range extents[1:] {
+			if statusOf(m, e) != statusOf(m, extents[0]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// askExtents asks the device, for a bitmap or for what is allocated.
+func (c *serverConn) askExtents(ctx context.Context, bitmap string, off, n int64, dst []block.Extent) ([]block.Extent, error) {
+	first := len(dst)
 	var err error
-	if m.bitmap != "" {
-		dst, err = c.dev.Bitmapper.BitmapExtents(ctx, m.bitmap, int64(req.offset), int64(length), dst)
+	if bitmap != "" {
+		dst, err = c.dev.Bitmapper.BitmapExtents(ctx, bitmap, off, n, dst)
 	} else {
-		dst, err = c.dev.ExtentsAt(ctx, int64(req.offset), int64(length), dst)
+		dst, err = c.dev.ExtentsAt(ctx, off, n, dst)
 	}
-	if err != nil {
-		return dst, err
+	if err == nil && len(dst) == first {
+		err = block.Errorf(block.IO, "block status", "", off, "device told no extent")
 	}
-	if len(dst) == 0 {
-		return dst, block.Errorf(block.IO, "block status", "", int64(req.offset), "device told no extent")
-	}
-	return dst, nil
+	return dst, err
 }
 
 // statusOf is an extent's value in a context.
@@ -109,7 +169,7 @@ func statusOf(m metaContext, e block.Extent) uint32 {
 		if e.State&block.Dirty != 0 {
 			v = stateDirty
 		}
-	case m.name == contextDepth:
+	case m.name == ContextDepth:
 		v = e.Depth
 	default:
 		if e.State&block.Hole != 0 {
