@@ -32,8 +32,16 @@ func (d forgetful) Flush(ctx context.Context) error {
 }
 
 func TestSuiteFailsOnLostDurability(t *testing.T) {
-	for _, c := range []struct{ fua, flush, fails bool }{
-		{true, true, false}, {false, true, true}, {true, false, true}, {false, false, true},
+	for _, c := range []struct {
+		check             string
+		fua, flush, fails bool
+	}{
+		{"crash", true, true, false},
+		{"crash", false, true, true},
+		{"crash", true, false, true},
+		{"crash", false, false, true},
+		{"fua", true, true, false},
+		{"fua", false, true, true},
 	} {
 		var last *CrashDevice
 		rng := rand.New(rand.NewPCG(1, 1))
@@ -43,9 +51,9 @@ func TestSuiteFailsOnLostDurability(t *testing.T) {
 				return forgetful{last, c.fua, c.flush}
 			},
 			Crash: func(testing.TB) block.Device { return last.Crash(rng) },
-		}, "crash")
+		}, c.check)
 		if rec.failed() != c.fails {
-			t.Errorf("FUA kept %v, flush kept %v: failed %v: %v", c.fua, c.flush, rec.failed(), rec.messages())
+			t.Errorf("%s, FUA kept %v, flush kept %v: failed %v: %v", c.check, c.fua, c.flush, rec.failed(), rec.messages())
 		}
 	}
 }

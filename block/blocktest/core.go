@@ -262,7 +262,8 @@ func checkUnknownFlags(p *probe) {
 	p.expect(0, p.initial(0, p.win), "after unknown flags")
 }
 
-// checkFUA: with CapFUA every changing call takes the flag, without it none.
+// checkFUA: with CapFUA every changing call takes the flag, and what carried it
+// survives a crash where there can be one; without CapFUA no call takes it.
 func checkFUA(p *probe) {
 	data := pattern(4, p.block)
 	if !p.info.Has(block.CapFUA) {
@@ -283,6 +284,9 @@ func checkFUA(p *probe) {
 	}
 	p.expect(p.block, data, "after discarding the neighbour with FUA")
 	p.ok(p.dev.WriteAt(background, nil, 0, block.FUA), "empty write with FUA")
+	if p.s.Crash != nil {
+		p.fuaSurvives()
+	}
 }
 
 func checkReadOnly(p *probe) {

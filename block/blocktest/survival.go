@@ -1,6 +1,7 @@
 package blocktest
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 
@@ -74,3 +75,43 @@ func (p *probe) crashWork(r *block.Resolved, rng *rand.Rand, base, share int64, 
 
 // sectorStep keeps the callers of crashWork, and its places, on sectors.
 func sectorStep(unit int64) int64 { return max(unit, sectorSize) }
+
+// fuaSurvives cuts the power after changes with FUA that no flush followed: all
+// of them are there.
+func (p *probe) fuaSurvives() {
+	p.t.Helper()
+	p.fuaCrash("write", func(q *probe, s span, want []byte) {
+		copy(want, pattern(s.off, s.n))
+		writeDev(q.t, q.dev.Device, s.off, want, block.FUA)
+	})
+	if p.dev.Zeroer == nil {
+		return
+	}
+	for _, flags := range []block.Flags{block.FUA, block.FUA | block.MayUnmap} {
+		what := fmt.Sprintf("zeroing, flags %#x,", flags)
+		p.fuaCrash(what, func(q *probe, s span, want []byte) {
+			clear(want)
+			q.ok(q.dev.Zeroer.WriteZeroes(background, s.off, s.n, flags), what)
+		})
+	}
+}
+
+// fuaCrash makes one kind of change everywhere on new images. change puts into
+// want what the span has to hold. Several images, since a crash may by chance
+// spare everything.
+func (p *probe) fuaCrash(what string, change func(q *probe, s span, want []byte)) {
+	p.t.Helper()
+	for range 4 {
+		q := newProbe(p.t, p.s, p.s.Open(p.t))
+		want := pattern(5, q.info.Size)
+		q.write(0, want)
+		q.ok(q.dev.Flush(background), "flush")
+		for _, s := range q.spans() {
+			change(q, s, want[s.off:s.off+s.n])
+		}
+		after := p.s.Crash(p.t)
+		expectDev(p.t, after, 0, want, "after a crash: "+what+" with FUA")
+		p.ok(after.Close(), "close after the crash")
+		_ = q.dev.Close() // what it was opened on is gone
+	}
+}
