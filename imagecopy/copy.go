@@ -20,7 +20,8 @@ import (
 //  4. write the data; make the zeroes zero, or leave them as they are where
 //     the destination is known to be so.
 //
-// At the end, flush the destination.
+// At the end, flush the destination, once: here, or in the Commit of the Stage
+// that it belongs to.
 
 // Options shape a Copy. The zero value of each means its default.
 type Options struct {
@@ -44,6 +45,10 @@ type Options struct {
 	DestinationZero bool
 	// Allocate gives zeroes space in the destination too.
 	Allocate bool
+
+	// NoFlush leaves the flush at the end to the caller: to Stage.Commit, which
+	// flushes in any case.
+	NoFlush bool
 
 	// Progress, when set, is told of every piece that is done; it is called by
 	// many goroutines at once.
@@ -87,7 +92,8 @@ type copier struct {
 	begun                 atomic.Bool // a write was sent off
 }
 
-// Copy makes the first bytes of dst those of src and flushes dst. dst must be at
+// Copy makes the first bytes of dst those of src and flushes dst, so that they are
+// durable, unless the options say that the caller does so. dst must be at
 // least as large as src, which is checked before anything is written; what it
 // has beyond that stays as it is. When Copy fails, dst holds a mixture. A
 // destination whose Block.Min does not divide the source's size is refused with
@@ -98,7 +104,7 @@ func Copy(ctx context.Context, dst, src block.Device, opts Options) (Result, err
 		return Result{}, err
 	}
 	err := c.run(ctx)
-	if err == nil {
+	if err == nil && !opts.NoFlush {
 		err = block.Wrap(dst.Flush(ctx), "flush", "the destination", -1)
 	}
 	return Result{Data: c.data.Load(), Zeroed: c.zeroed.Load(), Skipped: c.skipped.Load(), Begun: c.begun.Load()}, err

@@ -329,6 +329,32 @@ func TestCopyIsDurable(t *testing.T) {
 	}
 }
 
+// TestOneFlush, after the last write; none where the caller sees to it.
+func TestOneFlush(t *testing.T) {
+	for _, caller := range []bool{false, true} {
+		var writes, flushes, late atomic.Int64
+		noted := blocktest.InjectorFunc(func(op blocktest.Op) error {
+			switch op.Kind {
+			case blocktest.OpWrite, blocktest.OpWriteZeroes:
+				writes.Add(1)
+				late.Add(flushes.Load())
+			case blocktest.OpFlush:
+				flushes.Add(1)
+			}
+			return nil
+		})
+		content := make([]byte, 4<<20)
+		copy(content, bytes.Repeat([]byte{5}, 2<<20))
+		dst := blocktest.NewFaultDevice(ram(t, make([]byte, 4<<20)), noted, nil)
+		if _, err := Copy(t.Context(), dst, ram(t, content), Options{NoFlush: caller}); err != nil {
+			t.Fatal(err)
+		}
+		if n := flushes.Load(); n == 1 == caller || n > 1 || late.Load() != 0 || writes.Load() == 0 {
+			t.Errorf("NoFlush %t: %d writes, %d flushes, %d writes after one", caller, writes.Load(), n, late.Load())
+		}
+	}
+}
+
 func BenchmarkCopy(b *testing.B) {
 	content := make([]byte, 64<<20)
 	for i := range content {

@@ -74,11 +74,11 @@ func (s *Stage) Inherit(ctx context.Context) error {
 	return err
 }
 
-// Commit makes the image durable and gives it its name. With replace it takes
-// the place of what has that name, atomically, and its owner and permissions;
-// otherwise that is an error of kind Exists. When Commit fails, nothing is left
-// of the image; only a store that fails while it makes the name durable may have
-// given it.
+// Commit flushes the image, which whoever filled it need not have done, and gives
+// it its name. With replace it takes the place of what has that name, atomically,
+// and its owner and permissions; otherwise that is an error of kind Exists. When
+// Commit fails, nothing is left of the image; only a store that fails while it
+// makes the name durable may have given it.
 func (s *Stage) Commit(ctx context.Context, replace bool) error {
 	err := s.Device.Flush(ctx)
 	if e := s.Device.Close(); err == nil {

@@ -10,6 +10,7 @@ import (
 
 	"sluice/backends/file"
 	"sluice/block"
+	"sluice/block/blocktest"
 )
 
 // folder gives a store on a new folder.
@@ -190,6 +191,79 @@ func TestATemporaryNameThatStays(t *testing.T) {
 	}
 	if s = stage(t, real, "other.img"); s.Commit(t.Context(), false) != nil || s.Left != "" {
 		t.Errorf("%q is said to be left", s.Left)
+	}
+}
+
+// watched is a store that notes, in order, what makes an image durable and what
+// gives it its name.
+type watched struct {
+	block.Store
+	linkless bool
+	events   []string // with one request at a time there is one goroutine
+}
+
+func (w *watched) Open(ctx context.Context, name string, opts block.OpenOptions) (block.Device, error) {
+	dev, err := w.Store.Open(ctx, name, opts)
+	if err != nil {
+		return nil, err
+	}
+	return blocktest.NewFaultDevice(dev, nil, blocktest.InjectorFunc(func(op blocktest.Op) error {
+		if len(w.events) == 0 || w.events[len(w.events)-1] != string(op.Kind) || op.Kind == blocktest.OpFlush {
+			w.events = append(w.events, string(op.Kind))
+		}
+		return nil
+	})), nil
+}
+
+func (w *watched) Link(ctx context.Context, from, to string) error {
+	if w.linkless {
+		return block.Errorf(block.Unsupported, "link", to, -1, "")
+	}
+	w.events = append(w.events, "link")
+	return w.Store.(block.Linker).Link(ctx, from, to)
+}
+
+func (w *watched) Rename(ctx context.Context, from, to string) error {
+	w.events = append(w.events, "rename")
+	return w.Store.(block.Renamer).Rename(ctx, from, to)
+}
+
+// TestTheImageIsDurableBeforeItHasItsName: one flush, after the last write and
+// before the name, whichever way the image gets it.
+func TestTheImageIsDurableBeforeItHasItsName(t *testing.T) {
+	for _, c := range []struct {
+		name               string
+		replaces, linkless bool
+		want               string
+	}{
+		{"link", false, false, "write flush close link"},
+		{"rename", false, true, "write flush close rename"},
+		{"replace", true, false, "write flush close rename"},
+	} {
+		real, dir := folder(t)
+		if c.replaces {
+			if err := os.WriteFile(filepath.Join(dir, "disk.img"), []byte("old"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		content := bytes.Repeat([]byte{9}, 1<<20)
+		store := &watched{Store: real, linkless: c.linkless}
+		s, err := NewStage(t.Context(), store, "disk.img", block.CreateOptions{Size: 1 << 20}, block.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Copy(t.Context(), s.Device, ram(t, content), Options{NoFlush: true, Requests: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Commit(t.Context(), c.replaces); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(store.events, " "); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "disk.img")); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s: %d bytes, %v", c.name, len(got), err)
+		}
 	}
 }
 

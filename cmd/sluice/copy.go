@@ -154,6 +154,7 @@ func (f *copyFlags) run(cmd *cobra.Command, from, to string) error {
 		return err
 	}
 	opts.DestinationZero = opts.DestinationZero || dst.fresh()
+	opts.NoFlush = dst.fresh() // end flushes it
 	bar := newProgress(cmd.ErrOrStderr(), src.Info().Size, show)
 	opts.Progress = bar.add
 	result, err := imagecopy.Copy(ctx, dst.device, src, opts)

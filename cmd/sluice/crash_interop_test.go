@@ -117,3 +117,41 @@ func TestFullDisk(t *testing.T) {
 	lab.Run(t, lab.Sluice(t), "create", small, "--size", "32M")
 	oneLine(t, fails(t, 1, lab.Sluice(t), "copy", src, small, "--in-place"), "the destination holds a mixture)")
 }
+
+// TestCopyFlushesOnce counts the syncs of a file that is copied: one before it
+// has its name or, where it had one, at the end.
+func TestCopyFlushesOnce(t *testing.T) {
+	lab.Need(t, "strace")
+	dir := t.TempDir()
+	src, content := imageFile(t, dir, "src.img", 1<<20)
+	dst, trace := filepath.Join(dir, "dst.img"), filepath.Join(dir, "trace")
+	for flag, want := range map[string]string{"--json": "sync name", "--force": "sync name", "--in-place": "sync"} {
+		if flag != "--json" {
+			if err := os.WriteFile(dst, make([]byte, 1<<20), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lab.Run(t, "strace", "-f", "-qq", "-o", trace, "-e", "trace=fdatasync,linkat,renameat,renameat2", lab.Sluice(t), "copy", src, dst, flag)
+		text, err := os.ReadFile(trace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := []string{}
+		for line := range strings.Lines(string(text)) {
+			switch {
+			case strings.Contains(line, "resumed"):
+			case strings.Contains(line, "fdatasync("):
+				got = append(got, "sync")
+			case strings.Contains(line, `"dst.img"`):
+				got = append(got, "name")
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, want %q\n%s", flag, got, want, text)
+		}
+		sameContent(t, dst, content)
+		if err := os.Remove(dst); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
