@@ -200,20 +200,23 @@ func (c *copier) move(ctx context.Context, j job, p []byte) error {
 	if err := c.src.ReadAt(ctx, p, j.off); err != nil {
 		return block.Wrap(err, "read", "the source", j.off)
 	}
+	wrote := false
 	for off := j.off; len(p) > 0; {
 		n, zero := nextRun(p, c.grain)
 		var err error
 		if zero {
 			err = c.zero(ctx, off, int64(n))
 		} else {
-			err = c.write(ctx, p[:n], off)
+			wrote, err = true, c.write(ctx, p[:n], off)
 		}
 		if err != nil {
 			return block.Wrap(err, "write", "the destination", off)
 		}
 		p, off = p[n:], off+int64(n)
 	}
-	c.writeBack(j.off, j.n)
+	if wrote {
+		c.writeBack(j.off, j.n)
+	}
 	return nil
 }
 

@@ -355,6 +355,40 @@ func TestOneFlush(t *testing.T) {
 	}
 }
 
+// pinned is RAM that counts the ranges it is asked for, and has none.
+type pinned struct {
+	*mem.Device
+	pins atomic.Int64
+}
+
+func (p *pinned) Info() block.Info {
+	info := p.Device.Info()
+	info.Caps |= block.CapFileRange
+	return info
+}
+
+func (p *pinned) PinRange(int64, int64) (block.FileRange, bool) {
+	p.pins.Add(1)
+	return block.FileRange{}, false
+}
+
+func (p *pinned) UnpinRange(block.FileRange) {}
+
+// TestWriteBackOfWhatWasWritten: once for each piece with data in it, and not for
+// pieces of zeroes.
+func TestWriteBackOfWhatWasWritten(t *testing.T) {
+	content := make([]byte, 8*64<<10)
+	content[2*64<<10], content[5*64<<10+70] = 1, 1
+	dst := &pinned{Device: ram(t, make([]byte, len(content)))}
+	opts := Options{RequestSize: 64 << 10, IgnoreExtents: true, DestinationZero: true}
+	if _, err := Copy(t.Context(), dst, ram(t, content), opts); err != nil {
+		t.Fatal(err)
+	}
+	if n := dst.pins.Load(); n != 2 {
+		t.Errorf("write-back was begun %d times, for 2 pieces with data", n)
+	}
+}
+
 func BenchmarkCopy(b *testing.B) {
 	content := make([]byte, 64<<20)
 	for i := range content {
