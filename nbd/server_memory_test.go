@@ -60,14 +60,13 @@ func TestServerUnreadReplies(t *testing.T) {
 			}
 			c.goExport("")
 			before := liveMemory()
+			victim := neighbour(t, s.addr, "victim")
 			sent := c.flood(test.req, 512<<20)
+			victim.stop(t)
 			grown := liveMemory() - before
 			t.Logf("%d bytes sent, %d bytes held", sent, grown)
 			if grown > 2*maxBytes+constant {
 				t.Errorf("server holds %d bytes, more than %d", grown, 2*maxBytes+constant)
-			}
-			if worst := neighbour(t, s.addr, "victim")(); worst > patience {
-				t.Errorf("a neighbour waited %v", worst)
 			}
 		})
 	}
