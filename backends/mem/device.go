@@ -10,7 +10,7 @@ import (
 )
 
 const caps = block.CapFlush | block.CapFUA | block.CapZero | block.CapFastZero | block.CapDiscard | block.CapExtents |
-	block.CapPrefetch | block.CapResize | block.CapNowait | block.CapMultiConn
+	block.CapPrefetch | block.CapResize | block.CapNowait | block.CapMultiConn | block.CapNowaitWrites
 
 // Device is a disk in RAM. Nothing in it survives the process: a flush and FUA
 // are taken and need no work.
@@ -43,7 +43,8 @@ func (d *Device) Info() block.Info {
 		ReadOnly: d.readOnly,
 	}
 	if d.readOnly {
-		info.Caps &^= block.CapFUA | block.CapZero | block.CapFastZero | block.CapDiscard | block.CapResize
+		info.Caps &^= block.CapFUA | block.CapZero | block.CapFastZero | block.CapDiscard | block.CapResize |
+			block.CapNowaitWrites
 	}
 	return info
 }

@@ -40,6 +40,22 @@ func TestParseConfig(t *testing.T) {
 	}
 }
 
+func TestWritesNeedNoWaiting(t *testing.T) {
+	if !open(t, "mem://1M").Info().Has(block.CapNowait | block.CapNowaitWrites) {
+		t.Error("an exporter will wake a worker for every request")
+	}
+	d, err := Open(ctx, "mem://1M", block.OpenOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Info().Has(block.CapNowaitWrites) {
+		t.Error("a read-only disk takes writes")
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLargeDiskCostsNothing(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

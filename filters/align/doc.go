@@ -29,5 +29,6 @@
 //
 // Resize, since a size that is no multiple of the block could not be kept; file
 // ranges of a writable Device, since writes through them would pass the lock;
-// and every power that this package does not know.
+// writes that never wait, since they do so for that lock; and every power that
+// this package does not know.
 package align
