@@ -37,7 +37,7 @@ all the same, and the copy may be a mixture of old and new.`
 const copyExample = `  sluice copy disk.img /dev/vg0/disk
   sluice copy nbd://storage1/db db.img
   sluice copy db.img nbd+unix:///db?socket=/run/db.sock --connections 4
-  sluice copy old.img new.img --sparse 64K --progress off`
+  sluice copy old.img new.img --sparse 64K --progress`
 
 // copyFlags are the flags of copy.
 type copyFlags struct {
@@ -67,7 +67,8 @@ func newCopy(g *globals) *cobra.Command {
 	flags := cmd.Flags()
 	formatFlag(cmd, &f.srcFormat, "src-format", "the source")
 	formatFlag(cmd, &f.format, "format", "the destination")
-	flags.StringVar(&f.progress, "progress", "auto", "show a progress bar on standard error: auto (on a terminal), on or off")
+	flags.StringVar(&f.progress, "progress", "auto", "show a progress bar on standard error; `WHEN` is auto (on a terminal), on or off")
+	flags.Lookup("progress").NoOptDefVal = "on"
 	complete(cmd, "progress", "auto", "on", "off")
 	flags.IntVar(&f.connections, "connections", 4, "connections to each NBD server that permits several")
 	flags.IntVar(&f.requests, "parallel", 0, "requests in flight (default 16; 4 between local files)")

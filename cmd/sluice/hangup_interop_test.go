@@ -139,7 +139,7 @@ func TestBashCompletion(t *testing.T) {
 	for line, want := range map[string]string{
 		" cre":                        "create",
 		" create disk.img --prealloc": "--preallocation",
-		" copy --progress ":           "auto on off",
+		" copy --progress=":           "auto on off",
 		" serve --tls=opt":            "optional",
 		" serve --nbd tcp:h:1 --tls ": "off optional required",
 	} {

@@ -160,7 +160,11 @@ func TestProgress(t *testing.T) {
 	if o := sluice(t, dir, "copy", "disk.img", "a.img"); o.stderr != "" {
 		t.Errorf("a bar without a terminal: %q", o.stderr)
 	}
-	if o := sluice(t, dir, "copy", "disk.img", "b.img", "--progress", "on"); o.code != 0 || !strings.Contains(o.stderr, "100%") || !strings.HasSuffix(o.stderr, "\n") {
-		t.Errorf("exit code %d, %q", o.code, o.stderr)
+	for flag, want := range map[string]bool{"--progress": true, "--progress=on": true, "--progress=off": false, "--progress=auto": false} {
+		o := sluice(t, dir, "copy", flag, "disk.img", "b.img", "--force")
+		bar := strings.Contains(o.stderr, "100%") && strings.HasSuffix(o.stderr, "\n")
+		if o.code != 0 || bar != want || !want && o.stderr != "" {
+			t.Errorf("%s: exit code %d, %q", flag, o.code, o.stderr)
+		}
 	}
 }

@@ -20,7 +20,7 @@ func TestWrongUsage(t *testing.T) {
 		"", "serv", "--nonsense", "create", "create x.img", "create x.img --size", "create x.img --size 1X", "create x.img --size -1",
 		"create x.img y.img --size 1M", "create x.img --size 1M --preallocation some", "create x.img --size 1M --nonsense",
 		"info", "info a.img b.img", "map", "check", "resize a.img", "resize a.img 1X", "resize a.img 1M 2M", "ls", "ls . .", "rm",
-		"copy a.img", "copy a.img x.img y.img", "copy a.img x.img --progress maybe", "copy a.img x.img --request-size 5000",
+		"copy a.img", "copy a.img x.img y.img", "copy a.img x.img --progress=maybe", "copy a.img x.img --progress off", "copy a.img x.img --request-size 5000",
 		"copy a.img x.img --request-size 64M", "copy a.img x.img --parallel -1", "copy a.img x.img --connections 0",
 		"copy a.img x.img --sparse 100", "copy a.img x.img --sparse x", "copy a.img x.img --force --in-place",
 		"serve", "serve a.img b.img", "serve a.img --nbd nowhere", "serve a.img --nbd tcp:1", "serve a.img --tls maybe",
