@@ -63,15 +63,18 @@ cover: build ## print the coverage of each package; the profile is in build/cove
 bench: need-go deps build ## measure us and the peers, write bench/RESULTS.md (ARGS="--quick" and others)
 	$(GO) run ./bench $(ARGS)
 
-profile: build deps ## show where the server's time goes (LOAD="randread 4k 16")
+# Nothing else needs perf, which is why deps does not install it.
+profile: build deps ## show where the server's time goes (LOAD="randread 4k 16"); needs perf: apt-get install linux-perf
 	scripts/profile $(LOAD)
 
 # Built as the binary is, so that the two share what they compile.
+demo: start := $(shell date +%s)
 demo: ## serve an image, boot a guest from it, show figures and metrics; under 2 minutes, installing included
 	@scripts/need-go $(GO)
 	@scripts/deps qemu-system-x86_64 fio nbdinfo xz
 	@$(MAKE) --no-print-directory build
 	CGO_ENABLED=0 $(GO) run -trimpath ./internal/demo
+	@echo "== all of it took $$(($$(date +%s) - $(start))) s, installing and building included"
 
 man: build ## write the man pages to build/man
 	@mkdir -p build/man
