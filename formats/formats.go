@@ -11,7 +11,9 @@ package formats
 
 import (
 	"context"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"sluice/block"
@@ -55,6 +57,12 @@ func Names() []string {
 		names = append(names, f.name)
 	}
 	return names
+}
+
+// Known reports whether a format goes by this name, also one that cannot be
+// opened.
+func Known(name string) bool {
+	return slices.Contains(Names(), name) || slices.Contains(slices.Collect(maps.Values(extensions)), name)
 }
 
 // Open opens the image in dev. The result owns dev and closes it; when Open

@@ -22,6 +22,14 @@ func TestFromName(t *testing.T) {
 	}
 }
 
+func TestKnown(t *testing.T) {
+	for name, want := range map[string]bool{"raw": true, "qcow2": true, "parallels": true, "": false, "Raw": false, ".qcow2": false} {
+		if Known(name) != want {
+			t.Errorf("Known(%q) is not %t", name, want)
+		}
+	}
+}
+
 func TestOpenRawIsTheDeviceItself(t *testing.T) {
 	dev, err := mem.New(1 << 20)
 	if err != nil {

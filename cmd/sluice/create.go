@@ -41,7 +41,7 @@ func newCreate(g *globals) *cobra.Command {
 	flags.StringVar(&f.size, "size", "", "size of the disk (required)")
 	formatFlag(cmd, &f.format, "format", "the image")
 	flags.StringVar(&f.backing, "backing", "", "image that this one is based on; raw images have none")
-	flags.StringVar(&f.backingFormat, "backing-format", "", "format of the backing image")
+	formatFlag(cmd, &f.backingFormat, "backing-format", "the backing image")
 	flags.StringVar(&f.preallocation, "preallocation", "off", "space to claim: off, metadata, falloc or full")
 	complete(cmd, "preallocation", "off", "metadata", "falloc", "full")
 	return cmd

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -16,8 +17,23 @@ import (
 
 // formatFlag adds a flag that names a format.
 func formatFlag(cmd *cobra.Command, v *string, name, of string) {
-	cmd.Flags().StringVar(v, name, "", "format of "+of+": raw (default: by the name's extension, else raw)")
+	cmd.Flags().Var((*formatName)(v), name, "format of "+of+": raw (default: by the name's extension, else raw)")
 	complete(cmd, name, formats.Names()...)
+}
+
+// formatName is the value of a flag. A name that no format has is wrong usage;
+// whether the format is supported, the command finds out.
+type formatName string
+
+func (f *formatName) String() string { return string(*f) }
+func (f *formatName) Type() string   { return "string" }
+
+func (f *formatName) Set(name string) error {
+	if name != "" && !formats.Known(name) {
+		return fmt.Errorf("there is no such format (known: %s)", strings.Join(formats.Names(), ", "))
+	}
+	*f = formatName(name)
+	return nil
 }
 
 // formatOf gives the format asked for, or the one that the URL's name tells.
