@@ -453,5 +453,6 @@ func (l *clientLane) hangUp(polite bool) {
 	l.mu.Unlock()
 	if link != nil {
 		_ = link.stream.conn.Close()
+		l.wakeReader() // run may be leaving the reading to callers, of whom none comes
 	}
 }

@@ -31,8 +31,13 @@ const (
 	// clientAlone is how many replies in a row have to leave nothing in flight for
 	// run to leave the reading to callers.
 	clientAlone = 4
-	// clientLinger is how long run leaves the role to callers who do not use it.
-	clientLinger = time.Millisecond
+	// clientLinger is how long run leaves the role to callers before it looks
+	// whether they use it. Each time they do it leaves them twice as long, up to
+	// clientMaxLinger, so that neither a busy caller nor one that waits for a long
+	// flush costs many wake-ups. While nothing happens run has the role, and there
+	// are none.
+	clientLinger    = time.Millisecond
+	clientMaxLinger = 100 * time.Millisecond
 )
 
 // awaitReply sees to it that somebody reads the reply to s: its caller, if s is
@@ -56,11 +61,17 @@ func (l *clientLane) wakeReader() {
 	}
 }
 
-// readFor reads replies until that to s has come.
+// readFor reads replies until that to s has come, with the role that its caller has
+// taken.
+//
+// Between submit and here the connection may have broken, and the lane may have
+// failed s and be serving others on the next one: no reply to s will come then, and
+// its completion waits in done. It is enough to look before each read, since only
+// run fails slots, and only with the role.
 func (l *clientLane) readFor(ctx context.Context, s *clientSlot) (withdrawn bool) {
 	l.reading.uses.Add(1)
 	r := l.reading.replies
-	for !s.replied {
+	for !s.replied && len(s.done) == 0 {
 		if err := r.one(); err != nil {
 			withdrawn = ctx.Err() != nil && l.giveUp(s, ctx.Err())
 			l.reading.role.Store(readerRun)
@@ -110,7 +121,8 @@ func (l *clientLane) rest(timer *time.Timer) error {
 	if l.reading.owed.Load() > 0 && l.reading.role.CompareAndSwap(readerNone, readerRun) {
 		return nil
 	}
-	timer.Reset(clientLinger)
+	linger := clientLinger
+	timer.Reset(linger)
 	for seen := l.reading.uses.Load(); ; {
 		select {
 		case err := <-l.reading.turn:
@@ -121,7 +133,8 @@ func (l *clientLane) rest(timer *time.Timer) error {
 				return nil
 			}
 			seen = uses
-			timer.Reset(clientLinger)
+			linger = min(2*linger, clientMaxLinger)
+			timer.Reset(linger)
 		}
 	}
 }

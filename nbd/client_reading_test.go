@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/block"
@@ -54,13 +56,74 @@ func TestClientCallersRead(t *testing.T) {
 						})
 					}
 					calls.Wait()
-					if round%50 == 0 {
-						time.Sleep(2 * clientLinger) // the reading goes back to run
+					for round%50 == 0 && c.lanes[0].reading.role.Load() != readerRun {
+						wait(t) // the reading goes back to run
 					}
 				}
 			})
 		})
 	}
+}
+
+// restingLane gives a lane whose run is leaving the reading to callers, and tells
+// how long it did, by the clock of the bubble.
+func restingLane() (l *clientLane, rested chan time.Duration) {
+	l, rested = newClientLane(&Client{}, 1), make(chan time.Duration, 1)
+	go func() {
+		began, timer := time.Now(), time.NewTimer(time.Hour)
+		_ = l.rest(timer)
+		timer.Stop()
+		rested <- time.Since(began)
+	}()
+	synctest.Wait()
+	return l, rested
+}
+
+// TestClientLingers: run takes the reading back at once where nobody comes, and
+// looks seldom while callers have it.
+func TestClientLingers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, rested := restingLane()
+		if took := <-rested; took != clientLinger || l.reading.role.Load() != readerRun {
+			t.Errorf("taken back after %v, by %d", took, l.reading.role.Load())
+		}
+	})
+	// So that the sum of the lingers before, 1 + 2 + 4 … + 64 + n·100 ms, is in the
+	// middle between two looks.
+	const use = 127*time.Millisecond + 20*clientMaxLinger + clientMaxLinger/2
+	for name, busy := range map[string]time.Duration{"one long call": use, "many calls": time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, rested := restingLane()
+				for range use / busy {
+					if !l.reading.role.CompareAndSwap(readerNone, readerCaller) {
+						t.Fatal("taken from the callers")
+					}
+					l.reading.uses.Add(1)
+					time.Sleep(busy)
+					l.reading.role.Store(readerNone)
+				}
+				looks := use + clientMaxLinger/2
+				if took := <-rested; took != looks && took != looks+clientMaxLinger {
+					t.Errorf("taken back after %v, want %v or %v more", took, looks, clientMaxLinger)
+				}
+			})
+		})
+	}
+}
+
+// TestClientCloseEndsRest: Close does not wait until run looks after the reading.
+func TestClientCloseEndsRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, rested := restingLane()
+		conn, server := net.Pipe()
+		l.link = &clientLink{stream: newClientStream(conn)}
+		l.hangUp(false)
+		if took := <-rested; took != 0 || l.reading.role.Load() != readerRun {
+			t.Errorf("after %v, by %d", took, l.reading.role.Load())
+		}
+		_ = server.Close()
+	})
 }
 
 // hangServer answers until it is told to stop; then it tells of each request.
@@ -110,6 +173,47 @@ func TestClientReaderLosesConnection(t *testing.T) {
 		roundTrip(t, c)
 		cancel()
 	}
+}
+
+// TestClientReaderComesLate: a caller that gets to the reading only when its request
+// has long been failed, and the next connection serves others, waits for no reply.
+func TestClientReaderComesLate(t *testing.T) {
+	s, hang, got := hangServer(t)
+	c := s.dial(ClientConfig{Reconnect: ReconnectFor(time.Minute)})
+	l := c.lanes[0]
+	roundTrip(t, c)
+	hang()
+	slot, err := l.acquire(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot.cmd, slot.flags, slot.off, slot.n, slot.buf = cmdRead, 0, 0, 512, make([]byte, 512)
+	if !l.submit(slot) {
+		t.Fatal("the request was not sent")
+	}
+	<-got
+	l.mu.Lock()
+	slot.lost = time.Now().Add(-time.Hour) // its time is over with the next loss
+	l.mu.Unlock()
+	s.crash(false)
+	within(t, "the late caller", func() {
+		for c.Reconnects() == 0 || len(slot.done) == 0 {
+			wait(t)
+		}
+		for !l.reading.role.CompareAndSwap(readerNone, readerCaller) {
+			if err := c.ReadAt(background, make([]byte, 512), 0); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+		if l.readFor(background, slot) {
+			t.Error("withdrawn")
+		}
+		<-slot.done
+	})
+	wantKind(t, slot.result("read", ""), block.Transient)
+	l.release(slot)
+	roundTrip(t, c)
 }
 
 // TestClientReaderMeetsClose: Close ends a call that reads from a silent server,
