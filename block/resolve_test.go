@@ -161,3 +161,26 @@ func TestExtentsAtWithoutAnExtenterIsData(t *testing.T) {
 		t.Errorf("beyond the end: %v", err)
 	}
 }
+
+func TestCheckChange(t *testing.T) {
+	for _, c := range []struct {
+		readOnly     bool
+		flags, known Flags
+		want         Kind
+	}{
+		{false, 0, 0, OK},
+		{false, FUA, FUA | MayUnmap, OK},
+		{false, FUA, 0, Invalid},
+		{false, FUA | FastOnly, FUA, Invalid},
+		{true, 0, FUA, ReadOnly},
+		{true, FUA, 0, ReadOnly},
+	} {
+		err := CheckChange(c.readOnly, "write", "disk", 512, c.flags, c.known)
+		if KindOf(err) != c.want || (err == nil) != (c.want == OK) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	if err := CheckChange(false, "write", "disk", 512, FUA|FastOnly, FUA); err.Error() != "write disk at 512: unknown flags 0x4" {
+		t.Errorf("got %v", err)
+	}
+}

@@ -79,18 +79,13 @@ func (d *Device) enter(op string, off, n int64) error {
 // enterChange is enter for a request that changes the image and knows the flags
 // in known.
 func (d *Device) enterChange(op string, off, n int64, flags, known block.Flags) error {
-	err := d.enter(op, off, n)
-	switch {
-	case err != nil:
+	if err := d.enter(op, off, n); err != nil {
 		return err
-	case d.info.ReadOnly:
-		err = block.Errorf(block.ReadOnly, op, d.path, off, "")
-	case flags&^known != 0:
-		err = block.Errorf(block.Invalid, op, d.path, off, "unknown flags %#x", uint8(flags&^known))
-	default:
-		return nil
 	}
-	d.gate.Leave()
+	err := block.CheckChange(d.info.ReadOnly, op, d.path, off, flags, known)
+	if err != nil {
+		d.gate.Leave()
+	}
 	return err
 }
 

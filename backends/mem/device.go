@@ -65,18 +65,13 @@ func (d *Device) enter(op string, off, n int64) error {
 // enterChange is enter for a request that changes bytes and knows the flags in
 // known.
 func (d *Device) enterChange(op string, off, n int64, flags, known block.Flags) error {
-	err := d.enter(op, off, n)
-	switch {
-	case err != nil:
+	if err := d.enter(op, off, n); err != nil {
 		return err
-	case d.readOnly:
-		err = block.Errorf(block.ReadOnly, op, "mem", off, "")
-	case flags&^known != 0:
-		err = block.Errorf(block.Invalid, op, "mem", off, "unknown flags %#x", uint8(flags&^known))
-	default:
-		return nil
 	}
-	d.gate.Leave()
+	err := block.CheckChange(d.readOnly, op, "mem", off, flags, known)
+	if err != nil {
+		d.gate.Leave()
+	}
 	return err
 }
 

@@ -60,18 +60,13 @@ func (d *device) enter(op string, off, n int64) error {
 // enterChange is enter for a changing request. The Device below checks flags,
 // but not before a head was written, so it is done here.
 func (d *device) enterChange(op string, off, n int64, flags, known block.Flags) error {
-	err := d.enter(op, off, n)
-	switch {
-	case err != nil:
+	if err := d.enter(op, off, n); err != nil {
 		return err
-	case d.info.ReadOnly:
-		err = block.Errorf(block.ReadOnly, op, "", off, "")
-	case flags&^known != 0:
-		err = block.Errorf(block.Invalid, op, "", off, "unknown flags %#x", uint8(flags&^known))
-	default:
-		return nil
 	}
-	d.gate.Leave()
+	err := block.CheckChange(d.info.ReadOnly, op, "", off, flags, known)
+	if err != nil {
+		d.gate.Leave()
+	}
 	return err
 }
 
