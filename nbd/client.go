@@ -406,17 +406,14 @@ func (c *Client) checkChange(op string, off, n int64, flags, known block.Flags) 
 	if err := c.check(op, off, n); err != nil {
 		return 0, err
 	}
-	var wire commandFlags
-	if flags&block.FUA != 0 {
-		wire = cfFUA
+	if err := block.CheckChange(c.resolved.ReadOnly, op, c.object, off, flags, known); err != nil {
+		return 0, err
 	}
 	switch {
-	case c.resolved.ReadOnly:
-		return 0, block.Errorf(block.ReadOnly, op, c.object, off, "")
-	case flags&^known != 0:
-		return 0, block.Errorf(block.Invalid, op, c.object, off, "unknown flags %#x", uint8(flags))
-	case wire != 0 && !c.info.FUA:
+	case flags&block.FUA == 0:
+		return 0, nil
+	case !c.info.FUA:
 		return 0, block.Errorf(block.Invalid, op, c.object, off, "the server does not know FUA")
 	}
-	return wire, nil
+	return cfFUA, nil
 }
