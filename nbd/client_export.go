@@ -121,8 +121,8 @@ func (e *ExportInfo) set(typ infoType, p []byte) error {
 		}
 		return e.setBlockSize(be.Uint32(p), be.Uint32(p[4:]), be.Uint32(p[8:]))
 	case infoName:
-		if err := clientCheckName(string(p)); err != nil {
-			return clientProtocolError("canonical name: %v", err)
+		if err := checkString(string(p)); err != nil {
+			return clientProtocolError("canonical name %v", err)
 		}
 		e.Name = string(p)
 	case infoDescription:

@@ -82,8 +82,8 @@ func (h *clientHandshake) list(kept *clientBudget) ([]ExportInfo, error) {
 		}
 		end := 4 + int(be.Uint32(p))
 		name := string(p[4:end])
-		if err := clientCheckName(name); err != nil {
-			return nil, clientProtocolError("%v", err)
+		if err := checkString(name); err != nil {
+			return nil, clientProtocolError("export name %v", err)
 		}
 		e := ExportInfo{Name: name, Description: clientCleanText(p[end:])}
 		if err := kept.take(clientListItem + len(e.Name) + len(e.Description)); err != nil {

@@ -16,10 +16,6 @@ const (
 	ContextDepth      = "qemu:allocation-depth" // how deep in a backing chain
 	ContextDirty      = "qemu:dirty-bitmap:"    // and a bitmap's name: what has changed
 
-	clientStateHole  = 1 << 0 // base:allocation
-	clientStateZero  = 1 << 1
-	clientStateDirty = 1 << 0 // qemu:dirty-bitmap
-
 	// clientMaxRuns bounds how many extents of a context are kept per request;
 	// what the caller has no room for is asked for again.
 	clientMaxRuns = 4096
@@ -138,16 +134,16 @@ func (c *Client) Extents(ctx context.Context, off, n int64, dst []block.Extent) 
 // qemu:allocation-depth's number.
 func clientAllocation(flags, depth uint64, both bool) block.Extent {
 	var e block.Extent
-	if flags&clientStateHole != 0 {
+	if flags&stateHole != 0 {
 		e.State |= block.Hole
 	}
-	if flags&clientStateZero != 0 {
+	if flags&stateZero != 0 {
 		e.State |= block.Zero
 	}
 	switch {
 	case both:
 		e.Depth = uint32(min(depth, math.MaxUint32))
-	case flags&clientStateHole == 0:
+	case flags&stateHole == 0:
 		e.Depth = 1
 	}
 	return e
@@ -175,7 +171,7 @@ func (c *Client) BitmapExtents(ctx context.Context, name string, off, n int64, d
 	return c.extents(ctx, q, dst, func(st *clientStatus) clientWalk {
 		return clientWalk{a: st.lists[i].runs}
 	}, func(flags, _ uint64, _ bool) block.Extent {
-		if flags&clientStateDirty != 0 {
+		if flags&stateDirty != 0 {
 			return block.Extent{State: block.Dirty}
 		}
 		return block.Extent{}

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"sluice/block"
 )
@@ -114,8 +113,8 @@ func parseURI(s string) (URI, error) {
 		return URI{}, fmt.Errorf("a fragment (#) has no meaning in it")
 	}
 	u.Export = strings.TrimPrefix(parsed.Path, "/")
-	if err := clientCheckName(u.Export); err != nil {
-		return URI{}, err
+	if err := checkString(u.Export); err != nil {
+		return URI{}, fmt.Errorf("export name %w", err)
 	}
 	if parsed.User != nil {
 		u.User = parsed.User.Username()
@@ -124,19 +123,6 @@ func parseURI(s string) (URI, error) {
 		return URI{}, err
 	}
 	return u, u.parseAuthority(parsed, unix)
-}
-
-// clientCheckName applies the protocol's rules for strings to an export's name.
-func clientCheckName(name string) error {
-	switch {
-	case len(name) > maxString:
-		return fmt.Errorf("export name of %d bytes, more than %d", len(name), maxString)
-	case strings.IndexByte(name, 0) >= 0:
-		return fmt.Errorf("NUL byte in the export name")
-	case !utf8.ValidString(name):
-		return fmt.Errorf("export name is not UTF-8")
-	}
-	return nil
 }
 
 func (u *URI) parseAuthority(parsed *url.URL, unix bool) error {

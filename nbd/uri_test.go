@@ -77,9 +77,9 @@ func TestURIErrors(t *testing.T) {
 		{"nbd://h:0/x", `bad port "0"`, block.Invalid},
 		{"nbd://h:70000/x", `bad port "70000"`, block.Invalid},
 		{"nbd://h/x#y", "fragment", block.Invalid},
-		{"nbd://h/%00", "NUL byte", block.Invalid},
-		{"nbd://h/%ff", "not UTF-8", block.Invalid},
-		{"nbd://h/" + strings.Repeat("a", 4097), "4097 bytes", block.Invalid},
+		{"nbd://h/%00", "export name contains a NUL byte", block.Invalid},
+		{"nbd://h/%ff", "export name is not UTF-8", block.Invalid},
+		{"nbd://h/" + strings.Repeat("a", 4097), "export name longer than 4096 bytes", block.Invalid},
 		{"nbd://h/%zz", "invalid URL escape", block.Invalid},
 		{"nbd://user:secret@h:x/", "invalid port", block.Invalid},
 	}
