@@ -311,8 +311,8 @@ func fuzzReplies(t *testing.T, kind byte, input []byte) {
 	completed := 0
 	r := clientReplies{stream: stream, mode: mode, slots: slots,
 		awaitLong: func() bool { return true }, finish: func(*clientSlot) { completed++ }}
-	if err := r.run(); err == nil {
-		t.Fatal("the parser ended without an error")
+	for r.one() == nil {
+		// Each takes some of the input, which ends.
 	}
 	if completed > len(slots) {
 		t.Fatalf("%d completions of %d requests", completed, len(slots))

@@ -48,16 +48,8 @@ type clientReplies struct {
 
 var errClientShutdown = errors.New("the server is shutting down")
 
-// run reads replies until something fails. io.EOF means that the server closed
-// the connection between two replies.
-func (r *clientReplies) run() error {
-	for {
-		if err := r.one(); err != nil {
-			return err
-		}
-	}
-}
-
+// one reads a simple reply or a chunk. io.EOF means that the server closed the
+// connection before it.
 func (r *clientReplies) one() error {
 	limit := len(r.stream.buf)
 	if r.awaitLong() {
