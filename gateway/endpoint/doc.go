@@ -5,7 +5,8 @@
 //
 // A unix socket is made with mode 0660. One that nobody listens on is replaced.
 // While a socket is made or replaced, the folder is locked (flock), so that two
-// servers that start at the same time do not replace each other's.
+// servers that start at the same time do not replace each other's. Where another
+// process keeps that lock, a socket can still be made, but not replaced.
 //
 // The package starts no goroutine.
 package endpoint
