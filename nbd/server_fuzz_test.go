@@ -73,7 +73,9 @@ func (c *fuzzConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *fuzzConn) SetWriteDeadline(time.Time) error { return nil }
 
 // fuzzServer serves a small disk as "x" and as the default export.
-func fuzzServer(f *testing.F) *nbd.Server {
+func fuzzServer(f *testing.F) *nbd.Server { return fuzzServerOf(f, nbd.ServerConfig{}) }
+
+func fuzzServerOf(f *testing.F, cfg nbd.ServerConfig) *nbd.Server {
 	exports := new(nbd.Exports)
 	for _, name := range []string{"", "x"} {
 		d := &strictDisk{newDisk(1<<20, diskCaps|block.CapBitmaps|block.CapNowait)}
@@ -83,7 +85,8 @@ func fuzzServer(f *testing.F) *nbd.Server {
 			f.Fatal(err)
 		}
 	}
-	s := nbd.NewServer(nbd.ServerConfig{Catalog: exports, Workers: 4, MaxRequests: 8})
+	cfg.Catalog, cfg.Workers, cfg.MaxRequests = exports, 4, 8
+	s := nbd.NewServer(cfg)
 	f.Cleanup(func() { _ = s.Close() })
 	return s
 }
