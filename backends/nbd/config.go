@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"log/slog"
 	"net/url"
 	"strconv"
 	"strings"
@@ -128,5 +129,6 @@ func (cfg *Config) client(readOnly bool) proto.ClientConfig {
 		Reconnect:    cfg.Reconnect,
 		StableCache:  cfg.StableCache,
 		DialTimeout:  cfg.Timeout,
+		Logger:       slog.Default(),
 	}
 }

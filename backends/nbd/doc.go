@@ -19,6 +19,8 @@
 //	                     acknowledged, so a flush after a reconnect need not say that
 //	                     it may have; default off (see nbd.Client.Flush)
 //
+// The process's default logger is told when a server is lost and found again.
+//
 // The package holds no state; goroutines and connections belong to the Client,
 // and its Close waits for them.
 package nbd

@@ -3,6 +3,8 @@ package nbd
 import (
 	"bytes"
 	"context"
+	"log"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
@@ -24,6 +26,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // serve offers RAM disks of 2 MiB under names and gives the socket's path.
 func serve(t testing.TB, names ...string) string {
 	t.Helper()
+	socket := filepath.Join(t.TempDir(), "nbd.sock")
+	serveOn(t, socket, names...)
+	return socket
+}
+
+// serveOn is serve on a socket that the caller names, until stop is called or the
+// test ends.
+func serveOn(t testing.TB, socket string, names ...string) (stop func()) {
+	t.Helper()
 	var exports proto.Exports
 	for _, name := range names {
 		disk, err := mem.New(2 << 20)
@@ -35,7 +46,6 @@ func serve(t testing.TB, names ...string) string {
 			t.Fatal(err)
 		}
 	}
-	socket := filepath.Join(t.TempDir(), "nbd.sock")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -43,11 +53,12 @@ func serve(t testing.TB, names ...string) string {
 	server := proto.NewServer(proto.ServerConfig{Catalog: &exports})
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
-	t.Cleanup(func() {
+	stop = func() {
 		_ = server.Close()
 		serving.Wait()
-	})
-	return socket
+	}
+	t.Cleanup(stop)
+	return stop
 }
 
 func TestConformance(t *testing.T) {
@@ -160,5 +171,67 @@ func TestOpenMissingBitmap(t *testing.T) {
 	_, err := Open(context.Background(), "nbd+unix:///disk?bitmap=daily&socket="+serve(t, "disk"), block.OpenOptions{})
 	if block.KindOf(err) != block.NotFound || !strings.Contains(err.Error(), `"daily"`) {
 		t.Fatal(err)
+	}
+}
+
+// captureLog collects what is logged by the process's logger until the test ends.
+func captureLog(t *testing.T) *lockedBuffer {
+	t.Helper()
+	was, out, flags := slog.Default(), log.Writer(), log.Flags()
+	t.Cleanup(func() {
+		slog.SetDefault(was)
+		log.SetOutput(out)
+		log.SetFlags(flags)
+	})
+	lines := new(lockedBuffer)
+	slog.SetDefault(slog.New(slog.NewTextHandler(lines, nil)))
+	return lines
+}
+
+// lockedBuffer is a buffer that goroutines of the Client write to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestLogsLossAndReturn: a server that goes and comes back leaves one line each,
+// with its name.
+func TestLogsLossAndReturn(t *testing.T) {
+	lines := captureLog(t)
+	ctx := context.Background()
+	socket := filepath.Join(t.TempDir(), "nbd.sock")
+	stop := serveOn(t, socket, "disk")
+	dev, err := Open(ctx, "nbd+unix:///disk?reconnect=forever&socket="+socket, block.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.ReadAt(ctx, make([]byte, 512), 0); err != nil || lines.String() != "" {
+		t.Fatalf("%v; logged %q", err, lines)
+	}
+	stop()
+	serveOn(t, socket, "disk")
+	if err := dev.ReadAt(ctx, make([]byte, 512), 0); err != nil { // waits for the connection
+		t.Fatal(err)
+	}
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Split(strings.TrimSpace(lines.String()), "\n")
+	for i, want := range []string{"NBD connection lost", "NBD connection made again"} {
+		if len(got) != 2 || !strings.Contains(got[i], want) || !strings.Contains(got[i], "/disk?socket="+socket) {
+			t.Fatalf("logged:\n%s", lines)
+		}
 	}
 }
