@@ -99,8 +99,10 @@ type Extenter interface {
 	// Extents appends the extents that start at off to dst, until n bytes are
 	// covered or dst is full (len == cap), and returns it: at least one and,
 	// when n is not zero, no extent of length zero. The extents lie one after
-	// the other without gaps and never pass off+n. dst must have room for one
-	// at least.
+	// the other without gaps and never pass off+n; their lengths are multiples
+	// of Info().Block.Min, so that one can ask on where they end: a block in
+	// which states meet has what is true of all of it. dst must have room for
+	// one at least.
 	Extents(ctx context.Context, off, n int64, dst []Extent) ([]Extent, error)
 }
 

@@ -57,9 +57,10 @@ func NewCrashDeviceFrom(image []byte, unit int64) *CrashDevice {
 		},
 	}
 	d.states = make([]block.ExtentState, (len(image)+sectorSize-1)/sectorSize)
-	for i := range d.states {
-		if allZero(image[i*sectorSize : min((i+1)*sectorSize, len(image))]) {
-			d.states[i] = block.Hole | block.Zero
+	for step, at := max(int(unit), sectorSize), 0; at < len(image); at += step { // by blocks, for extents' sake
+		end := min(at+step, len(image))
+		if allZero(image[at:end]) {
+			d.setStates(int64(at), int64(end-at), block.Hole|block.Zero)
 		}
 	}
 	return d

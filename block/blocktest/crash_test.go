@@ -20,13 +20,14 @@ func must(t testing.TB, err error) {
 func TestCrashDevicePassesTheSuite(t *testing.T) {
 	for _, unit := range []int64{1, 4096} {
 		var last *CrashDevice
+		rng := rand.New(rand.NewPCG(1, 1))
 		Suite{
 			Name: fmt.Sprint("unit", unit),
 			Open: func(testing.TB) block.Device {
 				last = NewCrashDevice(512<<10, unit)
 				return last
 			},
-			Crash: func(testing.TB) block.Device { return last.Crash(rand.New(rand.NewPCG(1, 1))) },
+			Crash: func(testing.TB) block.Device { return last.Crash(rng) },
 		}.Run(t)
 	}
 }

@@ -258,6 +258,16 @@ var bugs = []bug{
 			return mapExtents(d, off, n, dst, func(e *block.Extent) { e.Len = (e.Len + 8191) / 4096 * 4096 })
 		}}
 	}, false},
+	{"extents that end inside a block", []string{"extents"}, func() *mutant {
+		return &mutant{extents: func(d *ref, off, n int64, dst []block.Extent) ([]block.Extent, error) {
+			out, err := d.Extents(background, off, n, dst)
+			if last := len(out) - 1; last >= len(dst) && out[last].Len > 100 && len(out) < cap(out) {
+				out[last].Len -= 100
+				out = append(out, block.Extent{Len: 100, State: out[last].State})
+			}
+			return out, err
+		}}
+	}, false},
 	{"extents of length zero", []string{"extents"}, func() *mutant {
 		return &mutant{extents: func(d *ref, off, n int64, dst []block.Extent) ([]block.Extent, error) {
 			return append(dst, block.Extent{}), nil

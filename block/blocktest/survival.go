@@ -36,6 +36,9 @@ func (p *probe) crashRound(rng *rand.Rand, parallel bool) {
 	}
 	after := p.s.Crash(p.t)
 	d.Check(p.t, after)
+	if q := newProbe(p.t, p.s, after); q.dev.Extenter != nil {
+		q.truthful(0, q.win, 64, nil)
+	}
 	p.ok(after.Close(), "close after the crash")
 	_ = d.Close() // what it was opened on is gone
 }
