@@ -12,8 +12,6 @@
 // whole block (so a crash can tear neighbours in that block only if the Device
 // below tears blocks); of a zeroing likewise, with zeroes; of a discard they are
 // left out. Extents and prefetches are rounded outward, and extents cut again.
-// Extents that do not keep to the blocks of the Device below are told by whole
-// blocks, of which one that is not all the same is data.
 //
 // # Concurrency
 //
