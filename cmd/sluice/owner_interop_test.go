@@ -4,7 +4,9 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -127,5 +129,24 @@ func TestUserRemovesGoldenImage(t *testing.T) {
 	lab.Run(t, "setpriv", append(rm, "--force")...)
 	if names := inFolder(t, dir); len(names) != 0 {
 		t.Errorf("left behind: %v", names)
+	}
+}
+
+// TestSocketOfOnesOwn: a user who does not say where finds the export in the
+// runtime folder, and nothing there when it is over.
+func TestSocketOfOnesOwn(t *testing.T) {
+	words, dir := asNobody(t)
+	cmd := exec.Command("setpriv", append(words, "serve", "mem://1M")...)
+	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir)
+	p := lab.StartCmd(t, cmd)
+	socket := filepath.Join(dir, "sluice", "serve-"+strconv.Itoa(p.Pid())+".sock")
+	if uri := p.Ready(); uri != "nbd+unix:///?socket="+socket {
+		t.Errorf("ready at %s, want %s", uri, socket)
+	}
+	owned(t, socket, 65534, 65534, os.ModeSocket|0o660)
+	lab.Run(t, lab.Sluice(t), "info", "nbd+unix:///?socket="+socket)
+	stopped(t, p)
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
 	}
 }

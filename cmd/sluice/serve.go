@@ -68,8 +68,9 @@ type serveFlags struct {
 	handed int                // listeners that a service manager opened; they come first
 }
 
-func newServe(g *globals) *cobra.Command {
-	f := &serveFlags{globals: g}
+func newServe(g *globals) *cobra.Command { return (&serveFlags{globals: g}).command() }
+
+func (f *serveFlags) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "serve URL",
 		Short:   "Serve an image to NBD clients",
@@ -145,14 +146,7 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	cfg := gateway.SingleConfig{
-		Object: location.Redact(url), Name: f.name, Description: f.description, ReadOnly: f.open.ReadOnly,
-		MaxConnections: f.connections, BusyPoll: f.busyPoll, DrainTimeout: f.shutdown, Logger: slog.Default(),
-		Stopping: func() { notify(daemon.SdNotifyStopping) },
-	}
-	if f.busyPoll == 0 {
-		cfg.BusyPoll = -1 // 0 is the server's default
-	}
+	cfg := f.config(url)
 	if err := f.tls.apply(cmd, &cfg); err != nil {
 		return err
 	}
@@ -177,6 +171,19 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 		return err
 	}
 	return f.announceAndRun(cmd, single, cfg, stop, cut)
+}
+
+// config is what the flags say of the server itself.
+func (f *serveFlags) config(url string) gateway.SingleConfig {
+	cfg := gateway.SingleConfig{
+		Object: location.Redact(url), Name: f.name, Description: f.description, ReadOnly: f.open.ReadOnly,
+		MaxConnections: f.connections, BusyPoll: f.busyPoll, DrainTimeout: f.shutdown, Logger: slog.Default(),
+		Stopping: func() { notify(daemon.SdNotifyStopping) },
+	}
+	if f.busyPoll == 0 {
+		cfg.BusyPoll = -1 // 0 is the server's default
+	}
+	return cfg
 }
 
 // announceAndRun tells everybody who wants to know that clients can connect, and
