@@ -15,6 +15,8 @@ import (
 
 	"sluice/backends/file"
 	"sluice/block"
+	"sluice/metrics"
+	"sluice/nbd"
 )
 
 // Allocations per request in steady state, through a real socket: none. Not in
@@ -112,13 +114,24 @@ func steadyDevices(t testing.TB) map[string]block.Device {
 }
 
 // TestServerAllocations counts what the whole process allocates over many
-// requests: under one in a hundred requests, so none that repeats.
+// requests: under one in a hundred requests, so none that repeats. The same with
+// the metrics that every export of the command has.
 func TestServerAllocations(t *testing.T) {
-	for dev, device := range steadyDevices(t) {
-		addr := serveDevice(t, device).addr
+	devices := steadyDevices(t)
+	all := map[string]*nbd.Export{
+		"file observed": {Device: devices["file"], Observer: metrics.New(metrics.Build{}).Export("")},
+	}
+	for name, dev := range devices {
+		all[name] = &nbd.Export{Device: dev}
+	}
+	for name, x := range all {
+		addr := serveWith(t, nbd.ServerConfig{}, x).addr
 		for _, test := range steadyCases {
 			for _, mode := range allModes {
-				t.Run(dev+" "+test.name+" "+mode.String(), func(t *testing.T) {
+				if x.Observer != nil && mode != structured {
+					continue // it is not told of the mode
+				}
+				t.Run(name+" "+test.name+" "+mode.String(), func(t *testing.T) {
 					s := newSteady(t, addr, mode, test)
 					rounds := max(4000/test.depth, 20)
 					if test.n > 4096 {
