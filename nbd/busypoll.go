@@ -16,7 +16,7 @@ import (
 // The receiving goroutine owns it.
 type busyPoll struct {
 	limit  time.Duration // of one attempt; 0: never
-	single bool          // the last receive brought one small request
+	header bool          // the last receive brought no more than a request's header
 	credit int           // attempts that may still fail
 	idle   int           // receives since the credit ran out
 }
@@ -40,11 +40,13 @@ func newBusyPoll(limit time.Duration) busyPoll {
 }
 
 // received takes note of the length of what came.
-func (b *busyPoll) received(n int) { b.single = n <= requestExtendedSize }
+func (b *busyPoll) received(n int) { b.header = n <= requestExtendedSize }
 
-// begin reports whether to make an attempt, which end follows.
-func (b *busyPoll) begin() bool {
-	if !b.single || b.limit == 0 {
+// begin reports whether to make an attempt, which end follows: for the next
+// request of a client that sends one at a time, and for a payload that is sent
+// apart from its header.
+func (b *busyPoll) begin(what waiting) bool {
+	if b.limit == 0 || what != forAnswer && (what != forRest || !b.header) {
 		return false
 	}
 	if b.credit <= 0 {

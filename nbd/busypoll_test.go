@@ -7,12 +7,8 @@ import (
 
 func TestBusyPollIsGivenUpWhereItDoesNotPay(t *testing.T) {
 	b := newBusyPoll(time.Microsecond)
-	if b.begin() {
-		t.Fatal("an attempt before any request")
-	}
-	b.received(requestSize)
 	failures := 0
-	for b.begin() {
+	for b.begin(forAnswer) {
 		b.end(false)
 		failures++
 	}
@@ -21,7 +17,7 @@ func TestBusyPollIsGivenUpWhereItDoesNotPay(t *testing.T) {
 	}
 	attempts := 0
 	for range 10 * retryAfter {
-		if b.begin() {
+		if b.begin(forAnswer) {
 			b.end(false)
 			attempts++
 		}
@@ -29,24 +25,31 @@ func TestBusyPollIsGivenUpWhereItDoesNotPay(t *testing.T) {
 	if attempts < 8 || attempts > 10 {
 		t.Errorf("%d attempts in %d receives that do not pay", attempts, 10*retryAfter)
 	}
-	for !b.begin() {
+	for !b.begin(forAnswer) {
 	}
 	b.end(true) // it pays again
-	if !b.begin() {
+	if !b.begin(forAnswer) {
 		t.Error("no attempt after a success")
 	}
 	b.end(true)
 }
 
-func TestBusyPollOnlyBetweenSingleSmallRequests(t *testing.T) {
+func TestBusyPollOnlyWhereTheNextBytesAreNear(t *testing.T) {
 	b := newBusyPoll(time.Microsecond)
 	b.received(2 * requestSize)
-	if b.begin() {
+	if b.begin(forRequest) {
 		t.Error("an attempt after a batch")
 	}
+	if b.begin(forRest) {
+		t.Error("an attempt in the middle of a payload")
+	}
+	b.received(requestSize)
+	if !b.begin(forRest) {
+		t.Error("no attempt for a payload after its header")
+	}
+	b.end(true)
 	off := newBusyPoll(-1)
-	off.received(requestSize)
-	if off.begin() {
+	if off.begin(forAnswer) {
 		t.Error("an attempt although it is off")
 	}
 }
@@ -55,8 +58,7 @@ func TestBusyPollIsBoundedOverAllConnections(t *testing.T) {
 	var started []*busyPoll
 	for range 1000 {
 		b := newBusyPoll(time.Microsecond)
-		b.received(requestSize)
-		if b.begin() {
+		if b.begin(forAnswer) {
 			started = append(started, &b)
 		}
 	}

@@ -57,7 +57,8 @@ type serverConn struct {
 	observed bool // obs is somebody
 	failures failureLog
 
-	headerSize int // of requests
+	headerSize int    // of requests
+	misaligned uint64 // bits that no offset and no length may have
 
 	context func() context.Context // what requests run under
 	abandon context.CancelFunc     // ends what the device does for a client that is gone
@@ -79,7 +80,7 @@ func newServerConn(srv *Server, st stream, a *agreement, log *slog.Logger) *serv
 		srv: srv, stream: st, log: log.With("export", a.export.Name),
 		dev: a.dev, export: a.export.Name, size: uint64(a.dev.Info.Size),
 		readOnly: a.readOnly, flags: a.flags, structured: a.structured, extended: a.extended, contexts: a.contexts,
-		obs: a.export.Observer, headerSize: requestSize,
+		obs: a.export.Observer, headerSize: requestSize, misaligned: uint64(max(a.dev.Info.Block.Min, 1)) - 1,
 	}
 	c.files, _ = st.(fileSender)
 	if a.extended {
@@ -91,7 +92,7 @@ func newServerConn(srv *Server, st stream, a *agreement, log *slog.Logger) *serv
 		c.obs = s.Shard()
 	}
 	c.budget.init(srv.cfg.MaxRequests, srv.cfg.MaxBytes)
-	c.work.init(srv.cfg.Workers)
+	c.work.max, c.work.run = srv.cfg.Workers, c.worker
 	return c
 }
 
@@ -106,10 +107,10 @@ func (c *serverConn) serve(ctx context.Context) error {
 	c.laned.conn, c.laned.lane = c, c.srv.lanes.take(c.dev)
 	defer c.srv.lanes.give(c.laned.lane, c.dev)
 	c.received = make(chan error, 1)
-	c.receiveAll(ctx)
+	c.receiveAll()
 	err := <-c.received
 	c.successors.Wait()
-	c.work.stop()
+	c.work.wait()
 	c.laned.pending.Wait()
 	c.box.wait()
 	c.receiver.free()

@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"context"
 	"errors"
 
 	"sluice/block/buffer"
@@ -85,7 +84,7 @@ var errHandedOn = errors.New("receiving was handed on")
 
 // writeInline carries out a write whose payload is in the receive buffer. done:
 // it has.
-func (c *serverConn) writeInline(ctx context.Context, req request) (done bool, err error) {
+func (c *serverConn) writeInline(req request) (done bool, err error) {
 	l, n, start := c.laned.lane, int(req.length), c.start
 	in, p := c.in, c.in.B[c.r:c.r+n]
 	c.r += n
@@ -94,12 +93,12 @@ func (c *serverConn) writeInline(ctx context.Context, req request) (done bool, e
 		return false, nil
 	}
 	// From here on what belongs to the receiver may be another's.
-	failed := c.writeDevice(ctx, p, req)
+	failed := c.writeDevice(c.context(), p, req)
 	if !l.leave() {
 		err := c.answerErr(req, failed)
 		// As in the lane: the client should hear of what is done before it has
 		// nothing to do.
-		if c.out != nil && c.n/simpleReplySize > (c.w-c.r)/(c.headerSize+n) {
+		if c.replies > (c.w-c.r)/(c.headerSize+n) {
 			c.push()
 		}
 		return true, err
@@ -123,14 +122,14 @@ func (c *serverConn) handOn() {
 	go func() {
 		defer c.successors.Done()
 		c.push()
-		c.receiveAll(c.context())
+		c.receiveAll()
 	}()
 }
 
 // receiveAll receives to the end of the connection, or until another goroutine
 // does. The one that comes to the end tells serve.
-func (c *serverConn) receiveAll(ctx context.Context) {
-	err := c.receive(ctx)
+func (c *serverConn) receiveAll() {
+	err := c.receive()
 	if errors.Is(err, errHandedOn) {
 		return
 	}

@@ -3,6 +3,7 @@ package nbd_test
 import (
 	"bytes"
 	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -131,4 +132,49 @@ func TestServerCloseInInlineWrite(t *testing.T) {
 	if err := <-closed; err != nil || inside.Load() {
 		t.Errorf("%v, write still there: %v", err, inside.Load())
 	}
+}
+
+// TestServerSmallWritesAfterLarge: after a large write, of which only the header
+// is received into the common buffer, small ones are received whole again.
+func TestServerSmallWritesAfterLarge(t *testing.T) {
+	const large, small, n = 64 << 10, 4096, 100
+	d := newDisk(1<<20, diskCaps|block.CapSerialWrites)
+	counted := &countedListener{Listener: listenUnix(t)}
+	s := serveOn(t, counted, nbd.ServerConfig{}, &nbd.Export{Device: d})
+	c := enter(t, s.addr, structured, "")
+	want := pattern(large, 1)
+	c.mustOK(c.do(rawRequest{cmd: rCmdWrite, payload: want}))
+	before := counted.reads.Load()
+	for i := range n {
+		p := pattern(small, byte(i))
+		c.mustOK(c.do(rawRequest{cmd: rCmdWrite, offset: uint64(i%16) * small, payload: p}))
+		copy(want[i%16*small:], p)
+	}
+	// Each is one message or two.
+	if got := counted.reads.Load() - before; got > 4*n {
+		t.Errorf("%d receives for %d writes", got, n)
+	}
+	mustEqual(t, d.content(0, large), want, "device")
+}
+
+// countedListener counts what its connections read. They are no sockets to the
+// server any more.
+type countedListener struct {
+	net.Listener
+	reads atomic.Int32
+}
+
+func (l *countedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return countedConn{c, &l.reads}, err
+}
+
+type countedConn struct {
+	net.Conn
+	reads *atomic.Int32
+}
+
+func (c countedConn) Read(p []byte) (int, error) {
+	c.reads.Add(1)
+	return c.Conn.Read(p)
 }

@@ -255,3 +255,31 @@ func TestServerWorkersOfAll(t *testing.T) {
 		t.Errorf("%d reads", n)
 	}
 }
+
+// TestServerWorkersAreGivenBack: workers that have nothing to do are not counted:
+// a connection that stays can do without them.
+func TestServerWorkersAreGivenBack(t *testing.T) {
+	d := newDisk(1<<20, diskCaps)
+	var release atomic.Pointer[chan struct{}]
+	first, second := make(chan struct{}), make(chan struct{})
+	release.Store(&first)
+	d.before = func(call) error { <-*release.Load(); return nil }
+	s := serveWith(t, nbd.ServerConfig{MaxWorkers: 3}, &nbd.Export{Device: d})
+	one, other := enter(t, s.addr, structured, ""), enter(t, s.addr, structured, "")
+	for range 3 {
+		one.start(rawRequest{cmd: rCmdRead, length: 4096})
+	}
+	waitFor(t, "three workers", func() bool { return len(d.took("read")) == 3 })
+	release.Store(&second)
+	close(first)
+	for range 3 {
+		one.chunk(4096)
+	}
+	// The workers look for more before they end, and the connection is not silent.
+	waitFor(t, "three workers of the other", func() bool {
+		one.mustOK(one.read(0, 0))
+		other.start(rawRequest{cmd: rCmdRead, offset: 8192, length: 4096})
+		return len(d.took("read")) >= 6
+	})
+	close(second)
+}

@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,7 @@ import (
 )
 
 const (
-	// inSize is the receive buffer: two thousand read requests, or sixteen
+	// inSize is the receive buffer: two thousand read requests, or fifteen
 	// writes of 4 KiB.
 	inSize = 64 << 10
 	// outSize is the buffer in which small replies are put together. They are
@@ -41,10 +40,13 @@ const (
 type receiver struct {
 	in   *buffer.Buffer // nil while the connection is silent
 	r, w int            // in.B[r:w] was received and not used yet
-	lean int            // > 0: receive no more than this at once (see payload)
 
-	out *job // replies that the receiver has put together; nil when none
-	n   int  // bytes of it
+	lean bool    // the last request was a large write: see fill
+	next waiting // for the next request
+
+	out     *job // replies that the receiver has put together; nil when none
+	n       int  // bytes of it
+	replies int  // in it
 
 	start time.Duration // when the batch arrived
 	batch [batchMax]answered
@@ -68,9 +70,9 @@ func (r *receiver) free() {
 
 // receive reads requests until the client disconnects (nil), or something makes
 // it impossible to go on.
-func (c *serverConn) receive(ctx context.Context) error {
+func (c *serverConn) receive() error {
 	for {
-		if err := c.fill(c.headerSize, true); err != nil {
+		if err := c.fill(c.headerSize, c.next); err != nil {
 			if errors.Is(err, io.EOF) && c.w == c.r && c.srv.draining.Load() {
 				return nil
 			}
@@ -79,12 +81,13 @@ func (c *serverConn) receive(ctx context.Context) error {
 		if c.observed {
 			c.start = now()
 		}
-		for c.w-c.r >= c.headerSize {
-			if c.box.broken.Load() { // nobody waits for what is left
+		requests := 0
+		for ; c.w-c.r >= c.headerSize; requests++ {
+			if c.context().Err() != nil { // nobody waits for what is left
 				c.push()
 				return errGone
 			}
-			done, err := c.request(ctx)
+			done, err := c.request()
 			if err == errHandedOn {
 				return err // and touch nothing
 			}
@@ -94,11 +97,17 @@ func (c *serverConn) receive(ctx context.Context) error {
 			}
 		}
 		c.push()
+		c.next = forRequest
+		if requests == 1 && c.r == c.w {
+			c.next = forAnswer
+		}
 	}
 }
 
-// fill receives until n bytes are there. Replies are pushed out before it waits.
-func (c *serverConn) fill(n int, idle bool) error {
+// fill receives until n bytes are there, and what else has come. After a large
+// write it takes no more than the header of the next request: large writes follow
+// each other, and their payload is received where it stays.
+func (c *serverConn) fill(n int, what waiting) error {
 	if c.w-c.r >= n {
 		return nil
 	}
@@ -111,10 +120,13 @@ func (c *serverConn) fill(n int, idle bool) error {
 	}
 	for c.w < n {
 		limit := inSize
-		if c.lean > 0 {
-			limit = min(limit, c.w+c.lean)
+		if c.lean && what != forRest {
+			limit = n
 		}
-		k, err := c.stream.recv(c.in.B[c.w:limit], idle && c.w == 0)
+		if c.w > 0 {
+			what = forRest
+		}
+		k, err := c.stream.recv(c.in.B[c.w:limit], what)
 		if err == errIdle {
 			err = c.idle()
 		}
@@ -130,7 +142,6 @@ func (c *serverConn) fill(n int, idle bool) error {
 func (c *serverConn) idle() error {
 	c.in.Release()
 	c.in = nil
-	c.work.retire()
 	err := c.stream.wait(toReceive)
 	c.in = buffer.Get(inSize)
 	return err
@@ -138,7 +149,7 @@ func (c *serverConn) idle() error {
 
 // request handles the request at the front of the buffer. done: it was a
 // disconnect.
-func (c *serverConn) request(ctx context.Context) (done bool, err error) {
+func (c *serverConn) request() (done bool, err error) {
 	head := c.in.B[c.r:c.w]
 	magic := be.Uint32(head)
 	var req request
@@ -154,18 +165,20 @@ func (c *serverConn) request(ctx context.Context) (done bool, err error) {
 		req = decodeRequest(head)
 	}
 	c.r += c.headerSize
+	c.lean = req.cmd == cmdWrite && req.length >= inSize
 	if req.cmd == cmdRead && c.validRead(&req) {
-		return false, c.read(ctx, req)
+		return false, c.read(req)
 	}
-	return c.otherRequest(ctx, req)
+	return c.otherRequest(req)
 }
 
 // validRead is the short way through validate for what is asked most.
 func (c *serverConn) validRead(req *request) bool {
-	return req.flags == 0 && req.length-1 < maxPayload && req.offset <= c.size && req.length <= c.size-req.offset
+	return req.flags == 0 && req.length-1 < maxPayload && req.offset <= c.size && req.length <= c.size-req.offset &&
+		(req.offset|req.length)&c.misaligned == 0
 }
 
-func (c *serverConn) otherRequest(ctx context.Context, req request) (done bool, err error) {
+func (c *serverConn) otherRequest(req request) (done bool, err error) {
 	if req.cmd == cmdDisconnect {
 		return true, nil
 	}
@@ -179,11 +192,11 @@ func (c *serverConn) otherRequest(ctx context.Context, req request) (done bool, 
 	}
 	switch {
 	case req.cmd == cmdRead && req.length > 0:
-		return false, c.read(ctx, req)
+		return false, c.read(req)
 	case req.cmd == cmdWrite && req.length > 0:
-		return false, c.write(ctx, req)
+		return false, c.write(req)
 	case req.cmd == cmdBlockStatus || req.cmd == cmdFlush || req.length > 0:
-		return false, c.enqueue(ctx, req, payload)
+		return false, c.enqueue(req, payload)
 	}
 	return false, c.answer(req, block.OK) // nothing to do for a length of zero
 }
@@ -201,11 +214,10 @@ func (c *serverConn) skip(n uint64) error {
 	if n > maxSkip {
 		return fmt.Errorf("request with %d bytes of payload", n)
 	}
-	c.lean = 0
 	for n > 0 {
 		if c.r == c.w {
 			c.push()
-			if err := c.fill(1, false); err != nil {
+			if err := c.fill(1, forRest); err != nil {
 				return err
 			}
 		}
@@ -217,8 +229,7 @@ func (c *serverConn) skip(n uint64) error {
 }
 
 // payload receives n bytes into a buffer of their own: what has arrived is
-// copied, the rest received in place. While large writes follow each other only
-// headers are received into the common buffer, so that nothing is copied.
+// copied, the rest received in place.
 func (c *serverConn) payload(p []byte) error {
 	k := copy(p, c.in.B[c.r:c.w])
 	c.r += k
@@ -226,23 +237,18 @@ func (c *serverConn) payload(p []byte) error {
 		c.push()
 	}
 	for k < len(p) {
-		n, err := c.stream.recv(p[k:], false)
+		n, err := c.stream.recv(p[k:], forRest)
 		if err != nil {
 			return fmt.Errorf("receive payload: %w", gone(err))
 		}
 		k += n
-	}
-	c.lean = 0
-	if len(p) >= inSize {
-		c.lean = c.headerSize
 	}
 	return nil
 }
 
 // read answers a valid read at once if the bytes are at hand, and makes a job of
 // it otherwise.
-func (c *serverConn) read(ctx context.Context, req request) error {
-	c.lean = 0
+func (c *serverConn) read(req request) error {
 	if req.length <= inlineMax {
 		if c.dev.Nowaiter != nil && c.readInline(req) {
 			return nil
@@ -250,7 +256,7 @@ func (c *serverConn) read(ctx context.Context, req request) error {
 	} else if c.readWhole(req) {
 		return nil
 	}
-	return c.enqueue(ctx, req, 0)
+	return c.enqueue(req, 0)
 }
 
 // readInline puts a small read into the common reply buffer.
@@ -264,6 +270,7 @@ func (c *serverConn) readInline(req request) bool {
 	}
 	c.putReadHeader(p, req)
 	c.n += size
+	c.replies++
 	c.note(OpRead, int64(req.length), block.OK)
 	if c.n >= pushSize {
 		c.push()
@@ -307,22 +314,22 @@ func (c *serverConn) readWhole(req request) bool {
 }
 
 // write takes a valid write's payload and queues it.
-func (c *serverConn) write(ctx context.Context, req request) error {
+func (c *serverConn) write(req request) error {
 	n := int(req.length)
 	if c.dev.Info.Has(block.CapNowaitWrites) && n <= c.w-c.r {
 		p := c.in.B[c.r : c.r+n]
 		c.r += n
-		err := c.writeDevice(ctx, p, req)
+		err := c.writeDevice(c.context(), p, req)
 		return c.answerErr(req, err)
 	}
 	if n <= inlineWriteMax && c.laned.lane != nil && req.flags&cfFUA == 0 {
 		if c.w-c.r < n {
 			c.push()
-			if err := c.fill(n, false); err != nil {
+			if err := c.fill(n, forRest); err != nil {
 				return err
 			}
 		}
-		if done, err := c.writeInline(ctx, req); done {
+		if done, err := c.writeInline(req); done {
 			return err
 		}
 	}
@@ -331,21 +338,21 @@ func (c *serverConn) write(ctx context.Context, req request) error {
 	}
 	j := c.begin(req, OpWrite, int64(n))
 	if n >= splitMin && req.flags&cfFUA == 0 {
-		return c.writeSplit(ctx, j)
+		return c.writeSplit(j)
 	}
 	j.buf = buffer.Get(n)
 	if err := c.payload(j.buf.B); err != nil {
 		c.budget.give(j)
 		return err
 	}
-	c.submit(ctx, j)
+	c.submit(j)
 	return nil
 }
 
 // writeSplit takes a large write's payload in pieces, so that one is written
 // while the next is received. The write is answered when all are done. (A client
 // that dies in the middle has never been promised anything.)
-func (c *serverConn) writeSplit(ctx context.Context, whole *job) error {
+func (c *serverConn) writeSplit(whole *job) error {
 	whole.pieces.Store(1) // the receiver's own share
 	whole.failed.Store(nil)
 	whole.dropped.Store(false)
@@ -364,7 +371,7 @@ func (c *serverConn) writeSplit(ctx context.Context, whole *job) error {
 			return err
 		}
 		whole.pieces.Add(1)
-		c.submit(ctx, j)
+		c.submit(j)
 		rest -= n
 	}
 	if j := c.pieceDone(whole, nil); j != nil {
@@ -374,7 +381,7 @@ func (c *serverConn) writeSplit(ctx context.Context, whole *job) error {
 }
 
 // enqueue makes a job of a request without a write's payload.
-func (c *serverConn) enqueue(ctx context.Context, req request, payload uint64) error {
+func (c *serverConn) enqueue(req request, payload uint64) error {
 	charge := int64(payload)
 	switch req.cmd {
 	case cmdRead:
@@ -393,7 +400,7 @@ func (c *serverConn) enqueue(ctx context.Context, req request, payload uint64) e
 			return err
 		}
 	}
-	c.submit(ctx, j)
+	c.submit(j)
 	return nil
 }
 
@@ -425,6 +432,7 @@ func (c *serverConn) answerErr(req request, err error) error {
 func (c *serverConn) answer(req request, kind block.Kind) error {
 	c.reserve(len(job{}.hdr))
 	c.n += c.putDone(c.out.buf.B[c.n:], req)
+	c.replies++
 	c.note(opOf(req.cmd), int64(req.length), kind)
 	return nil
 }
@@ -434,6 +442,7 @@ func (c *serverConn) appendError(req request, code wireError, text string) error
 	text = clip(text)
 	c.reserve(chunkExtendedSize + 6 + len(text))
 	c.n += c.putError(c.out.buf.B[c.n:], req, code, text)
+	c.replies++
 	return nil
 }
 
@@ -445,7 +454,7 @@ func (c *serverConn) reserve(size int) {
 	if c.out == nil {
 		c.out = c.budget.take(outSize)
 		c.out.buf = buffer.Get(outSize)
-		c.n = 0
+		c.n, c.replies = 0, 0
 	}
 }
 

@@ -3,7 +3,6 @@ package nbd
 import (
 	"errors"
 	"sync"
-	"sync/atomic"
 )
 
 // outbox is the queue of finished jobs. Whoever puts one in and finds nobody
@@ -17,8 +16,6 @@ type outbox struct {
 	queue jobQueue
 	busy  bool // somebody is sending, and owns vec and sending
 	err   error
-	// broken: err is set, for the receiver to see without the lock.
-	broken atomic.Bool
 
 	vec     ioVec
 	sending jobQueue // what vec is made of; its jobs are given back when sent
@@ -118,7 +115,6 @@ func (c *serverConn) breakOff(err error) {
 	c.box.mu.Lock()
 	if c.box.err == nil {
 		c.box.err = gone(err)
-		c.box.broken.Store(true)
 	}
 	c.box.mu.Unlock()
 	c.stream.close()

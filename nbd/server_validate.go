@@ -20,7 +20,7 @@ func bad(code wireError, kind block.Kind, format string, args ...any) fault {
 // knownFlags lists the flags that each command takes besides FUA, which proto.md
 // tolerates everywhere once it is advertised. A command that is not here does
 // not exist.
-var knownFlags = map[command]commandFlags{
+var knownFlags = [...]commandFlags{
 	cmdRead:        cfDF,
 	cmdWrite:       0,
 	cmdFlush:       0,
@@ -53,11 +53,10 @@ func opOf(cmd command) Op {
 // device: command, flags, what was negotiated, permission, range. After it the
 // dispatcher relies on that.
 func (c *serverConn) validate(req request) fault {
-	known, ok := knownFlags[req.cmd]
-	if !ok {
+	if int(req.cmd) >= len(knownFlags) {
 		return bad(wireEINVAL, block.Invalid, "unknown command %d", uint16(req.cmd))
 	}
-	if f := c.validateFlags(req, known|cfFUA); f.code != wireOK {
+	if f := c.validateFlags(req, knownFlags[req.cmd]|cfFUA); f.code != wireOK {
 		return f
 	}
 	if req.cmd == cmdFlush {
@@ -102,9 +101,9 @@ func (c *serverConn) validateRange(req request) fault {
 		}
 		return bad(code, block.OutOfRange, "%d bytes at %d do not fit into %d", req.length, req.offset, c.size)
 	}
-	if m := uint64(c.dev.Info.Block.Min); m > 1 && (req.offset|req.length)&(m-1) != 0 {
+	if (req.offset|req.length)&c.misaligned != 0 {
 		// Here and not in the device, which would be given pieces of it.
-		return bad(wireEINVAL, block.Invalid, "%d bytes at %d are not aligned to %d", req.length, req.offset, m)
+		return bad(wireEINVAL, block.Invalid, "%d bytes at %d are not aligned to %d", req.length, req.offset, c.dev.Info.Block.Min)
 	}
 	switch {
 	case req.cmd == cmdRead && req.length > maxPayload && c.structured:

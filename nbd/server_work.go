@@ -9,18 +9,17 @@ import (
 	"sluice/block/buffer"
 )
 
-// workers runs a connection's jobs. They start when there is work for them, and
-// end when the connection falls silent or closes.
+// workers runs a connection's jobs. One starts for each job, as long as there are
+// fewer than allowed, and ends when no job waits: to start a goroutine costs no
+// more than to wake one, and one that waits would count against the server's
+// bound.
 type workers struct {
 	mu      sync.Mutex
-	wake    sync.Cond
 	queue   jobQueue
 	max     int
 	running int
-	idle    int
-	retired int  // idle workers that were told to end
-	closed  bool // none waits any more
 
+	run   func() // serverConn.worker, made once so that starting it allocates nothing
 	ended sync.WaitGroup
 }
 
@@ -82,13 +81,8 @@ func (q *jobQueue) pop() *job {
 	return j
 }
 
-func (w *workers) init(limit int) {
-	w.wake.L = &w.mu
-	w.max = limit
-}
-
 // submit hands a job to the device's lane or to a worker.
-func (c *serverConn) submit(ctx context.Context, j *job) {
+func (c *serverConn) submit(j *job) {
 	if j.whole == nil {
 		c.obs.InFlight(+1)
 	}
@@ -101,26 +95,24 @@ func (c *serverConn) submit(ctx context.Context, j *job) {
 	w := &c.work
 	w.mu.Lock()
 	w.queue.push(j)
-	switch {
-	// A worker that was woken counts as idle until it runs, so there must be one
-	// for each job that waits.
-	case w.queue.n <= w.idle-w.retired:
-		w.wake.Signal()
-	case w.running == 0 || w.running < w.max && c.srv.workers.Load() < int64(c.srv.cfg.MaxWorkers):
+	start := w.running == 0 || w.running < w.max && c.srv.workers.Load() < int64(c.srv.cfg.MaxWorkers)
+	if start {
 		w.running++
-		w.ended.Add(1)
-		c.srv.workers.Add(1)
-		go c.worker(ctx)
 	}
 	w.mu.Unlock()
+	if start {
+		c.srv.workers.Add(1)
+		w.ended.Add(1)
+		go w.run()
+	}
 }
 
-func (c *serverConn) worker(ctx context.Context) {
-	w := &c.work
-	defer w.ended.Done()
+func (c *serverConn) worker() {
+	defer c.work.ended.Done()
 	defer c.srv.workers.Add(-1)
+	ctx := c.context()
 	for {
-		j := w.next()
+		j := c.work.next()
 		if j == nil {
 			return
 		}
@@ -130,41 +122,19 @@ func (c *serverConn) worker(ctx context.Context) {
 	}
 }
 
-// next waits for a job; nil when the worker is to end.
+// next takes a job; nil when the worker is to end.
 func (w *workers) next() *job {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for {
-		if j := w.queue.pop(); j != nil {
-			return j
-		}
-		if w.closed || w.retired > 0 {
-			w.retired = max(w.retired-1, 0)
-			w.running--
-			return nil
-		}
-		w.idle++
-		w.wake.Wait()
-		w.idle--
+	j := w.queue.pop()
+	if j == nil {
+		w.running--
 	}
+	return j
 }
 
-// retire ends the workers that have nothing to do.
-func (w *workers) retire() {
-	w.mu.Lock()
-	w.retired = w.idle
-	w.mu.Unlock()
-	w.wake.Broadcast()
-}
-
-// stop waits until all jobs are done and all workers gone.
-func (w *workers) stop() {
-	w.mu.Lock()
-	w.closed = true
-	w.mu.Unlock()
-	w.wake.Broadcast()
-	w.ended.Wait()
-}
+// wait returns when all jobs are done; only after the last submit.
+func (w *workers) wait() { w.ended.Wait() }
 
 // execute carries out a job in the device and makes its reply. It returns the
 // job that is to be sent: nil for a piece of a write that is not the last, and

@@ -86,12 +86,12 @@ func setTimeouts(fd int) error {
 	return unix.SetNonblock(fd, false)
 }
 
-func (s *socketStream) recv(p []byte, idle bool) (int, error) {
+func (s *socketStream) recv(p []byte, what waiting) (int, error) {
 	p, bounded := s.end.limit(p)
 	if len(p) == 0 {
 		return 0, io.EOF
 	}
-	n, err := s.recvBlocking(p, idle)
+	n, err := s.recvBlocking(p, what)
 	if bounded {
 		s.end.took(n)
 	}
@@ -99,8 +99,8 @@ func (s *socketStream) recv(p []byte, idle bool) (int, error) {
 	return n, err
 }
 
-func (s *socketStream) recvBlocking(p []byte, idle bool) (int, error) {
-	if s.busy.begin() {
+func (s *socketStream) recvBlocking(p []byte, what waiting) (int, error) {
+	if s.busy.begin(what) {
 		n := s.recvBusy(p)
 		s.busy.end(n > 0)
 		if n > 0 {
@@ -117,7 +117,7 @@ func (s *socketStream) recvBlocking(p []byte, idle bool) (int, error) {
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN:
-			if idle {
+			if what != forRest {
 				return 0, errIdle
 			}
 			if err := s.wait(toReceive); err != nil {

@@ -16,9 +16,10 @@ import (
 // others by anyone.
 type stream interface {
 	// recv waits for bytes and reads at least one into p; io.EOF when the peer
-	// sends no more. With idle it returns errIdle when nothing came for a while,
-	// so that the caller can give up buffers before it waits on.
-	recv(p []byte, idle bool) (int, error)
+	// sends no more. Unless the rest of a request is waited for, it returns
+	// errIdle when nothing came for a while, so that the caller can give up
+	// buffers before it waits on.
+	recv(p []byte, what waiting) (int, error)
 
 	// send writes as much as it can and takes that from v: less than all only
 	// with an error. errStalled means that the peer took nothing for a while;
@@ -49,6 +50,15 @@ type fileSender interface {
 // hangUpTeller is a stream that knows, once the peer sends no more, whether it
 // takes no more bytes either. TLS does not.
 type hangUpTeller interface{ hungUp() bool }
+
+// waiting is what a receive waits for.
+type waiting uint8
+
+const (
+	forRequest waiting = iota
+	forAnswer          // a request too, of a client that sends one at a time
+	forRest            // the rest of a request
+)
 
 // direction is what a wait is for.
 type direction bool
@@ -120,7 +130,7 @@ type plainStream struct {
 	end    lastBytes
 }
 
-func (s *plainStream) recv(p []byte, _ bool) (int, error) {
+func (s *plainStream) recv(p []byte, _ waiting) (int, error) {
 	p, bounded := s.end.limit(p)
 	if len(p) == 0 {
 		return 0, io.EOF

@@ -80,21 +80,21 @@ func TestVecAdvance(t *testing.T) {
 func TestStreamReceives(t *testing.T) {
 	s, peer := streamPair(t)
 	p := make([]byte, 100)
-	if _, err := s.recv(p, true); err != errIdle {
+	if _, err := s.recv(p, forRequest); err != errIdle {
 		t.Fatalf("recv of a silent peer: %v", err)
 	}
 	_, _ = peer.Write([]byte("hello"))
 	if err := s.wait(toReceive); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.recv(p, true); err != nil || string(p[:n]) != "hello" {
+	if n, err := s.recv(p, forRequest); err != nil || string(p[:n]) != "hello" {
 		t.Fatalf("%q, %v", p[:n], err)
 	}
 	// Without idle it waits as long as it takes, first in a system call and
 	// then in the poller.
 	got := make(chan string, 1)
 	go func() {
-		n, _ := s.recv(p, false)
+		n, _ := s.recv(p, forRest)
 		got <- string(p[:n])
 	}()
 	select {
@@ -107,7 +107,7 @@ func TestStreamReceives(t *testing.T) {
 		t.Fatalf("%q", text)
 	}
 	_ = peer.Close()
-	if _, err := s.recv(p, true); err != io.EOF {
+	if _, err := s.recv(p, forRequest); err != io.EOF {
 		t.Fatalf("recv after the peer has gone: %v", err)
 	}
 }
@@ -120,11 +120,11 @@ func TestStreamReceivesWithManyBlocked(t *testing.T) {
 	s, peer := streamPair(t)
 	p := make([]byte, 10)
 	begin := time.Now()
-	if _, err := s.recv(p, true); err != errIdle || time.Since(begin) > idleTime/2 {
+	if _, err := s.recv(p, forRequest); err != errIdle || time.Since(begin) > idleTime/2 {
 		t.Errorf("recv: %v after %v", err, time.Since(begin))
 	}
 	_, _ = peer.Write([]byte("x"))
-	if n, err := s.recv(p, false); n != 1 || err != nil {
+	if n, err := s.recv(p, forRest); n != 1 || err != nil {
 		t.Errorf("recv: %d, %v", n, err)
 	}
 }
@@ -207,10 +207,10 @@ func TestStreamStopReceiving(t *testing.T) {
 	_, _ = peer.Write([]byte("before"))
 	s.stopReceiving()
 	p := make([]byte, 100)
-	if n, err := s.recv(p, true); err != nil || string(p[:n]) != "before" {
+	if n, err := s.recv(p, forRequest); err != nil || string(p[:n]) != "before" {
 		t.Fatalf("%q, %v", p[:n], err)
 	}
-	if _, err := s.recv(p, true); err != io.EOF {
+	if _, err := s.recv(p, forRequest); err != io.EOF {
 		t.Fatalf("recv: %v", err)
 	}
 	if err := s.send(vecOf("reply")); err != nil {
@@ -221,10 +221,10 @@ func TestStreamStopReceiving(t *testing.T) {
 // TestStreamCloseWakes: whatever waits returns with an error.
 func TestStreamCloseWakes(t *testing.T) {
 	for name, wait := range map[string]func(s *socketStream) error{
-		"recv": func(s *socketStream) error { _, err := s.recv(make([]byte, 1), false); return err },
+		"recv": func(s *socketStream) error { _, err := s.recv(make([]byte, 1), forRest); return err },
 		"wait to receive": func(s *socketStream) error {
 			_ = s.wait(toReceive)
-			_, err := s.recv(make([]byte, 1), false)
+			_, err := s.recv(make([]byte, 1), forRest)
 			return err
 		},
 		"send": func(s *socketStream) error {
@@ -284,7 +284,7 @@ func TestPlainStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.stopReceiving()
-	if _, err := s.recv(make([]byte, 1), true); err == nil {
+	if _, err := s.recv(make([]byte, 1), forRequest); err == nil {
 		t.Error("recv succeeded after stopReceiving")
 	}
 	s.close()
