@@ -30,9 +30,7 @@ type format struct {
 }
 
 var table = []format{
-	{Raw, func(ctx context.Context, dev block.Device) (block.Device, error) {
-		return raw.Open(ctx, dev, raw.Config{})
-	}},
+	{Raw, raw.Open},
 }
 
 // extensions name formats, whether they can be opened or not: an image that says
