@@ -75,9 +75,6 @@ func (k Kind) Errno() syscall.Errno {
 	return syscall.EIO
 }
 
-// Temporary reports whether repeating the request can help.
-func (k Kind) Temporary() bool { return k == Transient }
-
 // ErrWouldBlock is what ReadNowait returns instead of waiting. It is a plain
 // value, since it is on the data path.
 var ErrWouldBlock = errors.New("block: would block")

@@ -64,9 +64,6 @@ func TestEveryKindHasNameAndErrno(t *testing.T) {
 		if (k.Errno() == 0) != (k == OK) {
 			t.Errorf("errno of %v is %v", k, k.Errno())
 		}
-		if k.Temporary() != (k == Transient) {
-			t.Errorf("Temporary of %v is %v", k, k.Temporary())
-		}
 	}
 	unknown := Kind(200)
 	if unknown.String() != "kind 200" || unknown.Errno() != syscall.EIO {

@@ -65,12 +65,6 @@ func (b *Buffer) Release() {
 	}
 }
 
-// Cap is the number of bytes that B can be resliced to.
-func (b *Buffer) Cap() int { return len(b.whole) }
-
-// Resize sets len(B) to n, which must not exceed Cap, and keeps the content.
-func (b *Buffer) Resize(n int) { b.B = b.whole[:n] }
-
 func classOf(n int) int8 {
 	if n <= 1<<minShift {
 		return 0

@@ -59,7 +59,8 @@ func (g *Gate) Close(free func() error) error {
 	return err
 }
 
-// Inside is how many calls are in progress, for tests and metrics.
+// Inside is how many calls are in progress: what a test can wait for where they
+// all wait for a lock.
 func (g *Gate) Inside() int64 {
 	n := g.inside.Load()
 	if n < 0 {
