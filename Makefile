@@ -69,7 +69,7 @@ profile: build deps ## show where the server's time goes (LOAD="randread 4k 16")
 
 # Built as the binary is, so that the two share what they compile.
 demo: start := $(shell date +%s)
-demo: ## serve an image, boot a guest from it, show figures and metrics; under 2 minutes, installing included
+demo: ## serve an image, boot a guest with it as its disk, show figures and metrics; under 2 minutes, installing included
 	@scripts/need-go $(GO)
 	@scripts/deps qemu-system-x86_64 fio nbdinfo xz
 	@$(MAKE) --no-print-directory build

@@ -29,8 +29,8 @@ An image is named by a URL:
 
 Sizes are bytes, or take K, M, G, T, P (powers of 1024): 512, 64K, 1.5G.
 
-Every command that prints can do so as JSON (--json). The exit code is 0 on
-success, 1 on failure and 2 on wrong usage; an error is one line on standard
+Every command that prints data can do so as JSON (--json). The exit code is 0
+on success, 1 on failure and 2 on wrong usage; an error is one line on standard
 error.`
 
 const rootExample = `  sluice create disk.img --size 10G
