@@ -44,6 +44,21 @@ type Linker interface {
 	Link(ctx context.Context, from, to string) error
 }
 
+// Inheriter is a Store in which an image can be given the owner and the
+// permissions of another.
+type Inheriter interface {
+	// Inherit gives them from one to the other. It fails with NotFound when the
+	// first is not there.
+	Inherit(ctx context.Context, from, to string) error
+}
+
+// LinkTeller is a Store whose entries can be links to others, which Stat
+// follows.
+type LinkTeller interface {
+	// Lstat is Stat, but describes a link itself, as kind "symlink".
+	Lstat(ctx context.Context, name string) (Entry, error)
+}
+
 // SpaceTeller is a Store that knows its size.
 type SpaceTeller interface {
 	// Space gives the bytes in all and those still free.

@@ -16,6 +16,15 @@ import (
 	"sluice/block"
 )
 
+// Who uses a Store asks for these by assertion, and does without them in silence.
+var _ interface {
+	block.Renamer
+	block.Linker
+	block.Inheriter
+	block.LinkTeller
+	block.SpaceTeller
+} = (*Store)(nil)
+
 func newStore(t *testing.T, dir string) *Store {
 	t.Helper()
 	s, err := OpenStore(ctx, dir)
