@@ -23,12 +23,6 @@ type Stage struct {
 	temporary string
 }
 
-// heirs is a Store in which an image can be given the owner and the permissions
-// of another.
-type heirs interface {
-	Inherit(ctx context.Context, from, to string) error
-}
-
 // NewStage makes an image that is to be called name.
 func NewStage(ctx context.Context, store block.Store, name string, create block.CreateOptions, open block.OpenOptions) (*Stage, error) {
 	_, renames := store.(block.Renamer)
@@ -63,7 +57,7 @@ func temporaryName(name string) string {
 // of the one that it is to replace, where the store knows such things. Commit
 // does so too; done before the copy it shows early that it is not permitted.
 func (s *Stage) Inherit(ctx context.Context) error {
-	store, ok := s.store.(heirs)
+	store, ok := s.store.(block.Inheriter)
 	if !ok {
 		return nil
 	}

@@ -88,9 +88,7 @@ func (f *removeFlags) remove(ctx context.Context, url string) error {
 
 // statEntry describes what has the name itself, which may be a link.
 func statEntry(ctx context.Context, store block.Store, name string) (block.Entry, error) {
-	if links, ok := store.(interface {
-		Lstat(ctx context.Context, name string) (block.Entry, error)
-	}); ok {
+	if links, ok := store.(block.LinkTeller); ok {
 		return links.Lstat(ctx, name)
 	}
 	return store.Stat(ctx, name)
