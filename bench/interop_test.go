@@ -11,12 +11,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"sluice/bench/report"
+	"sluice/internal/lab"
 )
 
 // build makes the program under test; it has to be a program because it starts itself as one of the servers.
@@ -111,6 +113,37 @@ func checkSample(t *testing.T, s report.Sample) {
 	case s.Server != "local" && (s.RSSBytes < 1<<20 || s.ServerCPU > s.MachineCPU+0.1):
 		t.Errorf("server's use is off: %+v", s)
 	}
+}
+
+// Our own configurations that have sections of their own: what counting costs, and how fast we copy.
+func TestQuickRunOfOurs(t *testing.T) {
+	bench, tmp, out := build(t), t.TempDir(), t.TempDir()
+	results, md := filepath.Join(out, "r.json"), filepath.Join(out, "r.md")
+	cmd := command(bench, tmp, "--quick", "--seconds=0.2", "--size=32M", "--servers=sluice,sluice-metrics,sluice-copy,nbdcopy",
+		"--workloads=rr16,sw4x4,n2f,f2n", "--sluice="+lab.Sluice(t), "--json="+results, "--markdown="+md)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	var got []string
+	for _, s := range readReport(t, results).Samples {
+		got = append(got, s.Workload+" "+s.Server)
+		if s.Error != "" || s.Bytes < 1<<20 || s.Seconds <= 0 || s.RSSBytes < 1<<20 {
+			t.Errorf("no result: %+v", s)
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"f2n nbdcopy", "f2n sluice-copy", "n2f nbdcopy", "n2f sluice-copy", "rr16 sluice", "rr16 sluice-metrics", "sw4x4 sluice",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("samples %q, want %q", got, want)
+	}
+	for _, section := range []string{"## sluice-metrics beside sluice\n", "## Programs that copy\n"} {
+		if text, err := os.ReadFile(md); err != nil || !bytes.Contains(text, []byte(section)) {
+			t.Errorf("no %q: %v", section, err)
+		}
+	}
+	wantEmpty(t, tmp)
 }
 
 // A server that does not work is told, and does not stop the others.

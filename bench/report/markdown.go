@@ -16,6 +16,8 @@ func (r *Report) Markdown(w io.Writer) error {
 	for _, g := range r.groups() {
 		r.writeGroup(&b, g)
 	}
+	r.writeVariations(&b)
+	r.writeCopies(&b)
 	r.writeMemory(&b)
 	r.writeFailures(&b)
 	r.writeCommands(&b)

@@ -53,6 +53,9 @@ const (
 	Null Kind = "null" // nothing: the limit of client and socket
 	// Local is no server at all: the client works on the same file itself, which is the limit of the file system.
 	Local Kind = "local"
+	// Copier is no server but a program that copies between a file and the same server's export for all. What a sample
+	// calls the server's CPU and memory are this program's.
+	Copier Kind = "copier"
 )
 
 // Server is one configuration under test.
@@ -61,6 +64,8 @@ type Server struct {
 	Kind    Kind   `json:"kind"`
 	Command string `json:"command"` // as run, with {socket}, {file}, {size} for what changes
 	Note    string `json:"note,omitempty"`
+	// Against names the server of which this is a variation, to be compared with that one alone; "" for all others.
+	Against string `json:"against,omitempty"`
 }
 
 // Workload is one column of the tables.
@@ -148,12 +153,12 @@ func (r *Report) server(name string) *Server {
 	return nil
 }
 
-// ofKind returns the servers of the given kinds in their order.
+// ofKind returns the servers of the given kinds in their order, without the variations.
 func (r *Report) ofKind(kinds ...Kind) []Server {
 	var out []Server
 	for _, s := range r.Servers {
 		for _, k := range kinds {
-			if s.Kind == k {
+			if s.Kind == k && s.Against == "" {
 				out = append(out, s)
 			}
 		}

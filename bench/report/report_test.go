@@ -35,6 +35,9 @@ func sample() *Report {
 			{Name: "local", Kind: Local, Command: "fio on {file}"},
 			{Name: "sluice-mem", Kind: Mem, Command: "bin/sluice serve mem://{size} --nbd unix:{socket}"},
 			{Name: "nbdkit-null", Kind: Null, Command: "nbdkit --unix={socket} null {size}", Note: "has no data."},
+			{Name: "sluice-metrics", Kind: File, Command: "bin/sluice serve {file} --metrics 127.0.0.1:0", Against: "sluice"},
+			{Name: "sluice-copy", Kind: Copier, Command: "bin/sluice copy {from} {to}"},
+			{Name: "nbdcopy", Kind: Copier, Command: "nbdcopy {from} {to}"},
 		},
 		Workloads: []Workload{
 			{Name: "sr1", Title: "1 MiB sequential read, depth 1", Command: "fio --rw=read", Unit: PerGiB, Connections: 1},
@@ -42,13 +45,18 @@ func sample() *Report {
 			{Name: "rw16", Title: "4 KiB random write, depth 16", Command: "fio --rw=randwrite", Unit: PerOp, Connections: 1},
 			{Name: "rr64x4", Title: "4 KiB random read, depth 64, 4 connections", Command: "fio --numjobs=4", Unit: PerOp, Connections: 4},
 			{Name: "cr4", Title: "nbdcopy, read, 4 connections", Command: "nbdcopy", Unit: PerGiB, Connections: 4, Copy: true},
+			{Name: "n2f", Title: "copy from an NBD export", Command: "{from} is an export", Unit: PerGiB, Connections: 1, Copy: true},
 		},
 	}
-	speed := map[string]float64{"sluice": 3, "qemu-nbd": 1, "nbdkit-file": 2, "local": 12, "sluice-mem": 4, "nbdkit-null": 5}
+	speed := map[string]float64{"sluice": 3, "qemu-nbd": 1, "nbdkit-file": 2, "local": 12, "sluice-mem": 4, "nbdkit-null": 5,
+		"sluice-metrics": 2.9, "sluice-copy": 2.5, "nbdcopy": 2}
 	for rep := 1; rep <= 3; rep++ {
 		for _, w := range r.Workloads {
 			for _, s := range r.Servers {
-				if s.Kind != File && (w.Copy || w.Connections > 1) {
+				switch {
+				case (s.Kind == Copier) != (w.Name == "n2f"), s.Against != "" && w.Name != "rr16":
+					continue
+				case s.Kind != File && s.Kind != Copier && (w.Copy || w.Connections > 1):
 					continue
 				}
 				r.Samples = append(r.Samples, synthetic(s, w, rep, speed[s.Name]*(1.1-float64(rep)/10)))

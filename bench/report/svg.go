@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/template"
 )
@@ -77,11 +78,12 @@ func (r *Report) SVG(w io.Writer) error {
 	p := &plot{Width: plotWidth, Subtitle: r.plotSubtitle()}
 	columnWidth := float64(plotWidth-panelGap) / plotColumns
 	y := float64(plotTop)
-	for i := 0; i < len(r.Workloads); i += plotColumns {
+	workloads := slices.DeleteFunc(slices.Clone(r.Workloads), func(w Workload) bool { return len(r.plotted(w)) == 0 })
+	for i := 0; i < len(workloads); i += plotColumns {
 		var tallest float64
-		for c := 0; c < plotColumns && i+c < len(r.Workloads); c++ {
+		for c := 0; c < plotColumns && i+c < len(workloads); c++ {
 			x := panelGap + float64(c)*columnWidth
-			tallest = max(tallest, r.plotWorkload(p, r.Workloads[i+c], x, y, columnWidth-panelGap))
+			tallest = max(tallest, r.plotWorkload(p, workloads[i+c], x, y, columnWidth-panelGap))
 		}
 		y += tallest + blockGap
 	}
@@ -95,14 +97,15 @@ func (r *Report) plotSubtitle() string {
 		r.Date, r.Machine.CPU, r.Machine.Cores, r.Machine.FileSystem, s.Repetitions, s.Seconds)
 }
 
+// plotted returns the servers that have bars for the workload: all that have a result, without the local file, which
+// is so much faster that it would squash the rest, and the programs that copy.
+func (r *Report) plotted(w Workload) []Server {
+	return slices.DeleteFunc(r.ofKind(File, Mem, Null), func(s Server) bool { return r.Stat(s.Name, w, Rate).N == 0 })
+}
+
 // plotWorkload draws one workload's two panels at (x, y) and returns their height.
 func (r *Report) plotWorkload(p *plot, w Workload, x, y, width float64) float64 {
-	var servers []Server
-	for _, s := range r.ofKind(File, Mem, Null) { // a local file is so much faster that it would squash the rest
-		if r.Stat(s.Name, w, Rate).N > 0 {
-			servers = append(servers, s)
-		}
-	}
+	servers := r.plotted(w)
 	rate, cpu := "thousand requests/s", "server CPU, µs per request"
 	if w.Unit == PerGiB {
 		rate, cpu = "MiB/s", "server CPU, s per GiB"

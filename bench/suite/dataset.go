@@ -37,6 +37,9 @@ func newDataset(ctx context.Context, parent string, size int64, withSource bool)
 	return d, nil
 }
 
+// copied is where a program puts the copy that it makes of the image.
+func (d *dataset) copied() string { return filepath.Join(d.dir, "copied.raw") }
+
 func (d *dataset) remove() error { return os.RemoveAll(d.dir) }
 
 // fill writes pseudo-random bytes and brings them to the disk, so that no write-back runs during the first samples.

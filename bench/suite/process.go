@@ -99,6 +99,12 @@ func (p *process) stop() {
 
 // runClient runs a client to its end and returns what it wrote on standard output.
 func runClient(ctx context.Context, args ...string) ([]byte, error) {
+	out, _, err := runCounted(ctx, args...)
+	return out, err
+}
+
+// runCounted is runClient that also tells what the client used.
+func runCounted(ctx context.Context, args ...string) ([]byte, usage, error) {
 	var stdout bytes.Buffer
 	stderr := &tail{}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
@@ -113,11 +119,15 @@ func runClient(ctx context.Context, args ...string) ([]byte, error) {
 	}
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, usage{}, ctx.Err()
 		}
-		return nil, fmt.Errorf("%s: %w: %s", args[0], err, stderr)
+		return nil, usage{}, fmt.Errorf("%s: %w: %s", args[0], err, stderr)
 	}
-	return stdout.Bytes(), nil
+	used := usage{cpu: (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()}
+	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		used.rss = u.Maxrss << 10
+	}
+	return stdout.Bytes(), used, nil
 }
 
 // tail keeps the last bytes of what a program wrote, for error texts. mu guards buf: standard output and standard error

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sluice/bench/report"
@@ -51,15 +52,34 @@ func (p Plan) Duration() time.Duration {
 
 // cells returns one repetition: workload by workload, and within each all its servers in turn, in an order that the
 // seed decides anew each time. So the samples that are compared lie within seconds of each other, and no server is
-// always the one that runs after a certain other one.
+// always the one that runs after a certain other one. A variation of a server comes right before or after it.
 func (p Plan) cells(repetition int) []cell {
 	random := rand.New(rand.NewPCG(p.Seed, uint64(repetition)))
 	var out []cell
 	for _, w := range p.Workloads {
 		for _, i := range random.Perm(len(p.Servers)) {
-			if w.suits(p.Servers[i].Kind) {
-				out = append(out, cell{p.Servers[i], w})
+			together := p.variations(i)
+			random.Shuffle(len(together), func(a, b int) { together[a], together[b] = together[b], together[a] })
+			for _, s := range together {
+				if s.takes(w) {
+					out = append(out, cell{s, w})
+				}
 			}
+		}
+	}
+	return out
+}
+
+// variations returns a server of the plan with its variations, and nothing for a variation whose server takes part.
+func (p Plan) variations(i int) []Server {
+	s := p.Servers[i]
+	if slices.ContainsFunc(p.Servers, func(base Server) bool { return s.Against == base.Name }) {
+		return nil
+	}
+	out := []Server{s}
+	for _, v := range p.Servers {
+		if v.Against == s.Name {
+			out = append(out, v)
 		}
 	}
 	return out
@@ -155,6 +175,9 @@ func (r *runner) attempt(ctx context.Context, c cell) (report.Sample, error) {
 func (r *runner) measure(ctx context.Context, c cell) (report.Sample, error) {
 	if c.server.Kind == report.Local {
 		return r.withMachine(func() (report.Sample, error) { return r.drive(ctx, c) })
+	}
+	if c.server.Kind == report.Copier {
+		return r.transfer(ctx, c)
 	}
 	server, err := r.server(ctx, c.server)
 	if err != nil {

@@ -16,11 +16,27 @@ type Server struct {
 	report.Server
 	pkg      string   // Debian package of the program, or the make target that builds it
 	version  []string // command whose first line of output is the version
+	only     []string // workloads that it is put under; empty: all that suit its kind
 	Optional bool     // runs only when named
 }
 
 // onFile tells whether work on the server changes the image.
-func (s Server) onFile() bool { return s.Kind == report.File || s.Kind == report.Local }
+func (s Server) onFile() bool {
+	return s.Kind == report.File || s.Kind == report.Local || s.Kind == report.Copier
+}
+
+// takes tells whether the server is put under the workload.
+func (s Server) takes(w Workload) bool {
+	return w.suits(s.Kind) && (len(s.only) == 0 || slices.Contains(s.only, w.Name))
+}
+
+// exporter serves the image to the programs that copy: one that neither of them belongs to.
+func exporter() Server {
+	all := Servers()
+	return all[slices.IndexFunc(all, func(s Server) bool { return s.Name == "nbdkit-file" })]
+}
+
+const copyNote = "--flush makes nbdcopy end when the copy is durable, as sluice copy always does; otherwise both run as by default."
 
 const localCommand = "fio --ioengine=io_uring --filename={file} --invalidate=0 (otherwise as below)"
 
@@ -49,6 +65,9 @@ func Servers() []Server {
 		entry("sluice-mem", "{sluice} serve mem://{size} --nbd unix:{socket}", "make build", ours),
 		entry("nbdkit-memory", "nbdkit --foreground --unix={socket} memory {size}", "nbdkit", kit),
 		entry("nbdkit-null", "nbdkit --foreground --unix={socket} null {size}", "nbdkit", kit),
+		entry("sluice-metrics", "{sluice} serve {file} --nbd unix:{socket} --metrics 127.0.0.1:0", "make build", ours),
+		entry("sluice-copy", "{sluice} copy {from} {to}", "make build", ours),
+		entry("nbdcopy", "nbdcopy --flush {from} {to}", "libnbd-bin", nil),
 	}
 	for i := range list {
 		s := &list[i]
@@ -65,6 +84,11 @@ func Servers() []Server {
 		case "nbdkit-null":
 			s.Kind = report.Null
 			s.Note = "has no data; it shows how fast client and socket are."
+		case "sluice-metrics":
+			s.Against, s.only = "sluice", []string{"rr1", "rr16", "rr64"}
+		case "sluice-copy", "nbdcopy":
+			s.Kind = report.Copier
+			s.Note = map[string]string{"nbdcopy": copyNote}[s.Name]
 		}
 	}
 	return list
@@ -129,6 +153,8 @@ type Places struct {
 	Socket string
 	File   string
 	Size   int64
+
+	From, To string // of a program that copies
 }
 
 // Args returns the command with everything filled in.
@@ -136,7 +162,7 @@ func (s Server) Args(p Places) []string { return p.fill(strings.Fields(s.Command
 
 func (p Places) fill(fields []string) []string {
 	r := strings.NewReplacer("{sluice}", p.Sluice, "{bench}", p.Bench, "{socket}", p.Socket, "{file}", p.File,
-		"{size}", strconv.FormatInt(p.Size, 10))
+		"{size}", strconv.FormatInt(p.Size, 10), "{from}", p.From, "{to}", p.To)
 	out := make([]string, len(fields))
 	for i, f := range fields {
 		out[i] = r.Replace(f)
@@ -151,14 +177,24 @@ func (p Plan) Lookup() error {
 		if err := lookup(program, s.pkg, s.Name); err != nil {
 			return err
 		}
-		if s.Kind == report.Mem {
-			if err := lookup("nbdcopy", "libnbd-bin", s.Name); err != nil {
-				return err
-			}
+		helper, from := "", ""
+		switch s.Kind {
+		case report.Mem:
+			helper, from = "nbdcopy", "libnbd-bin"
+		case report.Copier:
+			helper, from = "nbdkit", exporter().pkg
+		default:
+			continue
+		}
+		if err := lookup(helper, from, s.Name); err != nil {
+			return err
 		}
 	}
 	for _, w := range p.Workloads {
 		program, pkg := "fio", "fio"
+		if w.from != "" {
+			continue // its programs are the servers
+		}
 		if w.Copy {
 			program, pkg = "nbdcopy", "libnbd-bin"
 		}

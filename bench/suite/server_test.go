@@ -43,7 +43,7 @@ func TestChoose(t *testing.T) {
 		return strings.Join(out, " ")
 	}
 	const all = "sluice:file qemu-nbd:file qsd-uring:file nbdkit-file:file go-nbd:file local:local " +
-		"sluice-mem:mem nbdkit-memory:mem nbdkit-null:null"
+		"sluice-mem:mem nbdkit-memory:mem nbdkit-null:null sluice-metrics:file sluice-copy:copier nbdcopy:copier"
 	for _, c := range []struct{ got, want string }{
 		{names(""), all},
 		{names("nbdkit-null,qsd-threads"), "qsd-threads:file nbdkit-null:null"},
@@ -96,6 +96,7 @@ func TestLookupNamesThePackage(t *testing.T) {
 		"qemu-nbd":    "apt-get install qemu-utils",
 		"qsd-uring":   "apt-get install qemu-system-common",
 		"nbdkit-null": "apt-get install nbdkit",
+		"nbdcopy":     "apt-get install libnbd-bin",
 		"local":       "apt-get install fio",
 	} {
 		servers, err := Choose(list, nil)

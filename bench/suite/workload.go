@@ -19,6 +19,7 @@ type Workload struct {
 	report.Workload
 	fio      []string // fio's arguments for the access pattern; empty for a copy
 	block    int64    // bytes per request
+	from, to string   // where a program that copies gets it from and puts it, with placeholders; else empty
 	write    bool     // changes the file, so that it has to be written back before the next sample
 	fileOnly bool     // left out for servers in memory, to keep the run short
 }
@@ -37,6 +38,9 @@ func Workloads() []Workload {
 		fioLoad("rw16", "4 KiB random write, depth 16", access{"randwrite", small, 16, 1}),
 		fioLoad("mx32", "4 KiB random 70/30 mix, depth 32", access{"randrw", small, 32, 1}),
 		fioLoad("sr4x4", "1 MiB sequential read, depth 4, 4 connections", access{"read", large, 4, 4}),
+		fioLoad("sw4x4", "1 MiB sequential write, depth 4, 4 connections", access{"write", large, 4, 4}),
+		fioLoad("rr4x4", "4 KiB random read, depth 4, 4 connections", access{"randread", small, 4, 4}),
+		fioLoad("rr16x4", "4 KiB random read, depth 16, 4 connections", access{"randread", small, 16, 4}),
 		fioLoad("rr64x4", "4 KiB random read, depth 64, 4 connections", access{"randread", small, 64, 4}),
 		fioLoad("rw16x4", "4 KiB random write, depth 16, 4 connections", access{"randwrite", small, 16, 4}),
 		fioLoad("mx32x4", "4 KiB random 70/30 mix, depth 32, 4 connections", access{"randrw", small, 32, 4}),
@@ -44,6 +48,8 @@ func Workloads() []Workload {
 		copyLoad("cr4", false, 4),
 		copyLoad("cw1", true, 1),
 		copyLoad("cw4", true, 4),
+		transfer("n2f", "from an NBD export to a new file", exportURI, "{copy}"),
+		transfer("f2n", "from a file to an NBD export", "{source}", exportURI),
 	}
 	for i := range ws {
 		ws[i].fileOnly = ws[i].Copy || ws[i].Connections > 1 || ws[i].Name == "mx32"
@@ -114,6 +120,19 @@ func copyLoad(name string, write bool, connections int) Workload {
 	return w
 }
 
+// exportURI is the export that programs which copy all use.
+var exportURI = uri("{socket}")
+
+// transfer is what the programs that copy are put to. The program is another for each sample, the server the same.
+func transfer(name, what, from, to string) Workload {
+	w := Workload{from: from, to: to, write: to == exportURI}
+	w.Workload = report.Workload{
+		Name: name, Title: "copy " + what, Unit: report.PerGiB, Connections: 1, Copy: true,
+		Command: "{from} is " + from + ", {to} is " + to + "; served by " + exporter().Command,
+	}
+	return w
+}
+
 // copyArgs returns nbdcopy's arguments; source is the file that a writing copy reads.
 func (w Workload) copyArgs(socket, source string) []string {
 	connections := "--connections=" + strconv.Itoa(w.Connections)
@@ -125,10 +144,12 @@ func (w Workload) copyArgs(socket, source string) []string {
 
 // suits tells whether the workload is run on servers of the given kind.
 func (w Workload) suits(k report.Kind) bool {
-	switch k {
-	case report.File:
+	switch {
+	case k == report.Copier || w.from != "":
+		return k == report.Copier && w.from != ""
+	case k == report.File:
 		return true
-	case report.Local:
+	case k == report.Local:
 		return !w.Copy && w.Connections == 1
 	}
 	return !w.fileOnly
