@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -72,37 +74,106 @@ func TestDocsNameNoOtherFlags(t *testing.T) {
 // where it would do something.
 func TestExamplesParse(t *testing.T) {
 	for _, c := range commands(newRoot()) {
-		example := strings.ReplaceAll(c.Example, "\\\n", " ")
-		for line := range strings.Lines(example) {
-			words := strings.Fields(line)
-			if i := indexOf(words, ">"); i >= 0 {
-				words = words[:i]
-			}
-			if len(words) == 0 || words[0] != "sluice" {
-				continue // another program, which starts ours
-			}
-			root := newRoot()
-			cmd, args, err := root.Find(words[1:])
-			if err == nil {
-				err = cmd.ParseFlags(args)
-			}
-			if err == nil && cmd.Args != nil {
-				err = cmd.Args(cmd, cmd.Flags().Args())
-			}
-			if err != nil || cmd == root {
-				t.Errorf("%s: example %q: %v", c.CommandPath(), strings.TrimSpace(line), err)
-			}
+		for _, args := range commandLines(c.Example) {
+			parses(t, c.CommandPath(), args)
 		}
 	}
 }
 
-func indexOf(words []string, w string) int {
-	for i, word := range words {
-		if word == w {
-			return i
+// TestDocsParse does the same with the code blocks of the documents.
+func TestDocsParse(t *testing.T) {
+	top := filepath.Join(home, "../..")
+	n := 0
+	for _, pattern := range []string{"README.md", "docs/*.md", "docs/design/*.md"} {
+		names, err := filepath.Glob(filepath.Join(top, pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, names, err)
+		}
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, block := range strings.Split(string(text), "```") {
+				if i%2 == 0 {
+					continue // outside
+				}
+				for _, args := range commandLines(block) {
+					parses(t, filepath.Base(name), args)
+					n++
+				}
+			}
 		}
 	}
-	return -1
+	if n < 10 {
+		t.Errorf("%d command lines were found", n)
+	}
+}
+
+// commandLines finds our command lines in a text for a shell, those in which
+// another program or a service manager starts ours included, and gives their
+// arguments.
+func commandLines(text string) [][]string {
+	var found [][]string
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
+		words := strings.Fields(strings.TrimPrefix(strings.TrimSpace(line), "$ "))
+		for i, word := range words {
+			first := i == 0 || words[i-1] == "["
+			word, inside := strings.CutPrefix(word, "<(")
+			word = strings.TrimPrefix(word, "ExecStart=")
+			if (first || inside) && path.Base(word) == "sluice" {
+				found = append(found, argumentsIn(words[i+1:]))
+			}
+		}
+	}
+	return found
+}
+
+// argumentsIn gives the words up to the end of a command.
+func argumentsIn(words []string) []string {
+	var args []string
+	for _, word := range words {
+		switch word {
+		case ">", "|", "&", "]", "#":
+			return args
+		}
+		word, last := strings.CutSuffix(word, ")")
+		args = append(args, strings.Trim(word, `'"`))
+		if last {
+			break
+		}
+	}
+	return args
+}
+
+// parses checks that the command and its flags are there.
+func parses(t *testing.T, where string, line []string) {
+	t.Helper()
+	root := newRoot()
+	cmd, args, err := root.Find(line)
+	if err == nil {
+		err = cmd.ParseFlags(args)
+	}
+	if err == nil && cmd.Args != nil {
+		err = cmd.Args(cmd, cmd.Flags().Args())
+	}
+	if err != nil || cmd == root {
+		t.Errorf("%s: sluice %s: %v", where, strings.Join(line, " "), err)
+	}
+}
+
+func TestCommandLinesAreFound(t *testing.T) {
+	for text, want := range map[string]string{
+		"$ sluice ls .\nready x\nman sluice-copy\nname: sluice\n":      "[[ls .]]",
+		"sluice serve d \\\n  --name n &\n  sluice map d | wc":         "[[serve d --name n] [map d]]",
+		"nbdcopy -- [ sluice serve d ] copy.img":                       "[[serve d]]",
+		"source <(sluice completion bash)   # with":                    "[[completion bash]]",
+		"ExecStart=/usr/bin/sluice serve 'nbd+unix:///?socket=/run/s'": "[[serve nbd+unix:///?socket=/run/s]]",
+	} {
+		if got := fmt.Sprint(commandLines(text)); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
 }
 
 func TestManPages(t *testing.T) {
@@ -122,20 +193,35 @@ func TestManPages(t *testing.T) {
 
 func TestCompletion(t *testing.T) {
 	dir := t.TempDir()
-	for _, shell := range []string{"bash", "zsh", "fish"} {
-		if !strings.Contains(must(t, dir, "completion", shell), "sluice") {
-			t.Errorf("%s: no script", shell)
+	// All of them ask the program itself, as the test goes on to do.
+	for shell, parts := range map[string][]string{
+		"bash": {"complete -o default -F __start_sluice sluice", "__complete "},
+		"zsh":  {"#compdef sluice\n", "compdef _sluice sluice", " __complete "},
+		"fish": {"complete -c sluice ", " __complete "},
+	} {
+		script := must(t, dir, "completion", shell)
+		for _, part := range parts {
+			if !strings.Contains(script, part) {
+				t.Errorf("the script for %s has no %q", shell, part)
+			}
 		}
 	}
-	if out := completed(t, dir, "cre"); !strings.Contains(out, "create") {
-		t.Error(out)
-	}
-	if out := completed(t, dir, "create", "--preallocation", ""); !strings.Contains(out, "falloc") {
-		t.Error(out)
-	}
-	// Directive 0: the shell goes on with file names.
-	if out := completed(t, dir, "info", ""); !strings.Contains(out, ":0\n") {
-		t.Error(out)
+	for line, want := range map[string]string{
+		"cre":                        "create :4",
+		"copy a b --progress=":       "auto on off :4",
+		"create a --preallocation ":  "off metadata falloc full :4",
+		"create a --format ":         "raw :4",
+		"create a --backing-format ": "raw :4",
+		"copy a b --src-format ":     "raw :4",
+		"serve a --tls ":             "off optional required :4",
+		"info a --log-level ":        "debug info warn error :4",
+		"completion ":                "bash zsh fish :4",
+		"info ":                      ":0", // the shell goes on with file names
+	} {
+		words := strings.Split(line, " ")
+		if got := strings.Join(strings.Fields(completed(t, dir, words...)), " "); got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
 	}
 }
 
