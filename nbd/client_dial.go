@@ -118,22 +118,27 @@ func (t *clientTarget) explain(ctx context.Context, err error) error {
 func (c *Client) connect(ctx context.Context) (*clientLink, ExportInfo, error) {
 	var link *clientLink
 	var info ExportInfo
-	err := c.target.dial(ctx, func(h *clientHandshake) error {
-		if err := h.headers(&c.cfg); err != nil {
-			return err
-		}
-		if err := h.setContexts(c.target.uri.Export, c.cfg.MetaContexts); err != nil {
-			return err
-		}
-		var err error
-		if info, err = h.enter(c.target.uri.Export); err != nil {
-			return err
-		}
-		info.MetaContexts = h.mode.names()
-		link = &clientLink{stream: h.stream, mode: h.mode}
-		return nil
+	err := c.target.dial(ctx, func(h *clientHandshake) (err error) {
+		link, info, err = c.negotiate(h)
+		return err
 	})
 	return link, info, err
+}
+
+// negotiate is the option haggling of a connection.
+func (c *Client) negotiate(h *clientHandshake) (*clientLink, ExportInfo, error) {
+	if err := h.headers(&c.cfg); err != nil {
+		return nil, ExportInfo{}, err
+	}
+	if err := h.setContexts(c.target.uri.Export, c.cfg.MetaContexts); err != nil {
+		return nil, ExportInfo{}, err
+	}
+	info, err := h.enter(c.target.uri.Export)
+	if err != nil {
+		return nil, info, err
+	}
+	info.MetaContexts = h.mode.names()
+	return &clientLink{stream: h.stream, mode: h.mode}, info, nil
 }
 
 // Dial connects to the export that the URI names. ctx bounds the connecting

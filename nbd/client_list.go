@@ -31,25 +31,32 @@ func List(ctx context.Context, uri string, cfg ClientConfig) ([]ExportInfo, erro
 		return nil, err
 	}
 	var list []ExportInfo
-	err = target.dial(ctx, func(h *clientHandshake) error {
-		if err := h.headers(&cfg); err != nil {
-			return err
-		}
-		var kept clientBudget
-		if list, err = h.list(&kept); err != nil {
-			return err
-		}
-		for i := range list {
-			if err := h.describe(&list[i], &kept); err != nil {
-				return err
-			}
-		}
-		h.abort()
-		return nil
+	err = target.dial(ctx, func(h *clientHandshake) (err error) {
+		list, err = h.listAll(&cfg)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	return list, nil
+}
+
+// listAll is the option haggling of a List.
+func (h *clientHandshake) listAll(cfg *ClientConfig) ([]ExportInfo, error) {
+	if err := h.headers(cfg); err != nil {
+		return nil, err
+	}
+	var kept clientBudget
+	list, err := h.list(&kept)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if err := h.describe(&list[i], &kept); err != nil {
+			return nil, err
+		}
+	}
+	h.abort()
 	return list, nil
 }
 

@@ -136,6 +136,9 @@ func (u *URI) parseAuthority(parsed *url.URL, unix bool) error {
 	case u.Socket != "":
 		return fmt.Errorf("parameter socket needs the scheme %s+unix", parsed.Scheme)
 	}
+	if strings.Count(parsed.Host, ":") > 1 && parsed.Host[0] != '[' {
+		return fmt.Errorf("bad host %q: an IPv6 address stands in [brackets]", parsed.Host)
+	}
 	u.Host, u.Port = parsed.Hostname(), DefaultPort
 	if u.Host == "" {
 		u.Host = "localhost"
@@ -283,9 +286,9 @@ func (u URI) writeAuthority(b *strings.Builder) {
 	if u.User != "" {
 		b.WriteString(url.User(u.User).String() + "@")
 	}
-	host := u.Host
+	host := strings.NewReplacer("%", "%25", " ", "%20").Replace(u.Host)
 	if strings.IndexByte(host, ':') >= 0 {
-		host = "[" + strings.ReplaceAll(host, "%", "%25") + "]"
+		host = "[" + host + "]"
 	}
 	b.WriteString(host)
 	if u.Port != 0 && u.Port != DefaultPort {
