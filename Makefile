@@ -7,6 +7,7 @@ BIN      = bin/sluice
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 5s
 COUNT   ?= 10
+CHECKS  ?= 50
 ARGS    ?=
 
 # Tests that need the binary take this one.
@@ -42,8 +43,10 @@ interop: build ## run the tests against programs that others wrote (needs "make 
 fuzz-short: ## run each fuzz target for FUZZTIME (5s)
 	scripts/fuzz $(FUZZTIME)
 
-soak: build ## run the tests COUNT (10) times in random order with the race detector
-	CGO_ENABLED=1 $(GOTEST) -race -shuffle on -count $(COUNT) -timeout 2h $(ARGS) $(PACKAGES)
+# A failed device suite prints the seed that it had: make soak SEED=... COUNT=1 ARGS="-run ..." repeats it.
+soak: SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+soak: build ## run the tests COUNT (10) times in random order with the race detector; the device suites try CHECKS (50) new sequences each
+	BLOCKTEST_SEED=$(SEED) BLOCKTEST_CHECKS=$(CHECKS) CGO_ENABLED=1 $(GOTEST) -race -shuffle on -count $(COUNT) -timeout 2h $(ARGS) $(PACKAGES)
 
 lint: ## check layers, sizes, vet, staticcheck, errcheck and the house's rules
 	$(GO) test ./internal/lint

@@ -11,14 +11,20 @@
 //   - [FaultDevice] puts errors and waits that a test scripts before and after
 //     the calls of another Device.
 //
-// The random-operation test uses rapid. Importing this package sets rapid's
-// defaults for the test binary to few checks from a fixed seed and to no fail
-// files, so that a run is short and always the same. To look further:
+// # Random choices
 //
-//	go test ./backends/mem -run Suite -rapid.checks=5000 -rapid.seed=0
+// The checks draw from fixed seeds, and try few sequences, so that a run is short
+// and always the same. The environment lets them look further:
 //
-// (seed 0 draws a new seed each time; a failure prints the one to repeat it
-// with). The environment's RAPID_CHECKS and RAPID_SEED work as well.
+//	BLOCKTEST_SEED=N    draw from N instead, a number below 2^32; a check that is
+//	                    repeated by -count draws from N+1 the next time, and so on
+//	BLOCKTEST_CHECKS=N  try N sequences of random operations (20) and N crashes (12)
+//
+// A check that fails prints the seed to repeat it with. "make soak" runs all
+// suites with a seed that it draws and prints. The random-operation test uses
+// rapid, whose defaults importing this package sets for the whole test binary;
+// its own flags and environment (-rapid.checks, RAPID_SEED) work as well, but
+// BLOCKTEST_SEED goes before a seed given by these.
 //
 // Goroutines that a check starts end before the check does. CrashDevice,
 // Durability, FaultDevice and the injectors start none; each guards its state

@@ -2,7 +2,6 @@ package blocktest
 
 import (
 	"fmt"
-	"math/rand/v2"
 
 	"sluice/block"
 )
@@ -120,7 +119,7 @@ func checkExtents(p *probe) {
 // checkExtentsTruth changes the image at random and compares what is told with
 // what is there.
 func checkExtentsTruth(p *probe) {
-	rng := rand.New(rand.NewPCG(3, 4))
+	rng := p.rand(3, 4)
 	blocks := min(p.win/p.block, 64)
 	filled := make([]bool, blocks) // every byte of the block was written and is not zero
 	at := func(off int64) bool { return off/p.block < blocks && filled[off/p.block] }

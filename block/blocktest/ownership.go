@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 
 	"sluice/block"
@@ -78,7 +77,7 @@ func (p *probe) buffersForgotten() {
 // checkCancelInFlight cancels writes while they run, overwrites their buffers
 // when they have returned, writes other content, and expects that to stay.
 func checkCancelInFlight(p *probe) {
-	rng := rand.New(rand.NewPCG(1, 2))
+	rng := p.rand(1, 2)
 	buf := make([]byte, p.block)
 	for round := range int64(50) {
 		ctx, cancel := context.WithCancel(context.Background())

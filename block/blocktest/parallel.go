@@ -3,7 +3,6 @@ package blocktest
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 
@@ -28,7 +27,7 @@ func checkParallelDisjoint(p *probe) {
 
 // disjoint is one caller's work in [base, base+share).
 func (p *probe) disjoint(g, base, share int64) {
-	rng := rand.New(rand.NewPCG(uint64(g), 5))
+	rng := p.rand(uint64(g), 5)
 	model := p.initial(base, share)
 	units := share / p.unit
 	for i := range int64(40) {
@@ -114,7 +113,7 @@ func checkParallelOverlap(p *probe) {
 }
 
 func (p *probe) overlapReader(g int, off, n int64, round *atomic.Int64, stop <-chan struct{}) {
-	rng := rand.New(rand.NewPCG(uint64(g), 6))
+	rng := p.rand(uint64(g), 6)
 	units := n / p.unit
 	for !isDone(stop) {
 		from := rng.Int64N(units)

@@ -1,9 +1,6 @@
 package blocktest
 
 import (
-	"flag"
-	"os"
-	"strconv"
 	"testing"
 
 	"sluice/block"
@@ -57,6 +54,8 @@ type Suite struct {
 	// LooseZero leaves out the check that WriteZeroes without MayUnmap leaves
 	// no hole, for Devices whose other side does not promise that.
 	LooseZero bool
+
+	seed uint64 // of the check that runs; 0: the fixed choices
 }
 
 // check is one row of the table: a property, and the Devices that it concerns.
@@ -158,32 +157,10 @@ func (s *Suite) inspect(t testing.TB) block.Info {
 // runCheck runs one check on a fresh Device.
 func (s *Suite) runCheck(t testing.TB, c check) {
 	t.Helper()
+	s.reseed(t)
 	p := newProbe(t, s, s.Open(t))
 	defer p.close()
 	c.run(p)
 }
 
-// The defaults of rapid for every test binary that imports the suite. Flags
-// given on the command line come later and win.
-func init() {
-	defaults := map[string]string{
-		"rapid.checks":     "20",
-		"rapid.seed":       strconv.Itoa(1),
-		"rapid.shrinktime": "5s",
-		"rapid.nofailfile": "true",
-	}
-	fromEnv := map[string]string{
-		"rapid.checks":     "RAPID_CHECKS",
-		"rapid.seed":       "RAPID_SEED",
-		"rapid.shrinktime": "RAPID_SHRINKTIME",
-		"rapid.nofailfile": "RAPID_NOFAILFILE",
-	}
-	for name, value := range defaults {
-		if _, ok := os.LookupEnv(fromEnv[name]); ok {
-			continue
-		}
-		if err := flag.Set(name, value); err != nil {
-			panic(err)
-		}
-	}
-}
+func init() { setRapid() }

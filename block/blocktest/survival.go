@@ -11,9 +11,9 @@ import (
 // checkCrash works on new images, cuts the power at some point, and compares
 // what survived with what was promised.
 func checkCrash(p *probe) {
-	for round := range uint64(12) {
+	for round := range crashes() {
 		q := newProbe(p.t, p.s, p.s.Open(p.t))
-		q.crashRound(rand.New(rand.NewPCG(round, 7)), round%3 == 2)
+		q.crashRound(p.rand(round, 7), round%3 == 2)
 	}
 }
 
