@@ -18,7 +18,7 @@ var (
 	descDuration = desc("request_duration_seconds",
 		"Time from the arrival of a request until its answer was ready.", "export", "op")
 	descInFlight = desc("requests_in_flight",
-		"Requests being worked on.", "export")
+		"Requests being worked on.", "export", "op")
 	descConns = desc("connections",
 		"Open connections.", "export")
 	descOpened = desc("connections_total",
@@ -57,12 +57,14 @@ func (c exportCollector) Collect(ch chan<- prometheus.Metric) {
 // request: most exports never see most operations, and a histogram is some
 // twenty series.
 func (e *Export) collect(ch chan<- prometheus.Metric) {
-	var inFlight, conns int64
+	var inFlight [nbd.NumOps]int64
+	var conns int64
 	for _, s := range e.shards {
-		inFlight += s.inFlight.Load()
+		for op := range inFlight {
+			inFlight[op] += s.inFlight[op].Load()
+		}
 		conns += s.conns.Load()
 	}
-	ch <- gauge(descInFlight, float64(inFlight), e.name)
 	ch <- gauge(descConns, float64(conns), e.name)
 	ch <- counted(descOpened, e.opened.Load(), e.name)
 
@@ -78,6 +80,9 @@ func (e *Export) collect(ch chan<- prometheus.Metric) {
 		ch <- gauge(descReadOnly, readOnly, e.name)
 	}
 	for op, t := range tallies {
+		if t != nil || inFlight[op] != 0 { // the first may be stuck
+			ch <- gauge(descInFlight, float64(inFlight[op]), e.name, nbd.Op(op).String())
+		}
 		if t != nil {
 			t.collect(ch, e.name, nbd.Op(op).String())
 		}

@@ -35,10 +35,10 @@ type Export struct {
 // lines, so that shards allocated side by side have none in common.
 type shard struct {
 	ops      [nbd.NumOps]atomic.Pointer[counter]
-	inFlight atomic.Int64
+	inFlight [nbd.NumOps]atomic.Int64
 	conns    atomic.Int64
+	_        [128 - 8*(2*nbd.NumOps+2)]byte
 	export   *Export
-	_        [128 - 8*(nbd.NumOps+3)]byte
 }
 
 var (
@@ -76,7 +76,7 @@ func (e *Export) Request(op nbd.Op, bytes int64, took time.Duration, kind block.
 }
 
 // InFlight changes the number of requests being worked on.
-func (e *Export) InFlight(delta int) { e.shards[0].InFlight(delta) }
+func (e *Export) InFlight(op nbd.Op, delta int) { e.shards[0].InFlight(op, delta) }
 
 // Connection changes the number of connections.
 func (e *Export) Connection(delta int) { e.shards[0].Connection(delta) }
@@ -132,7 +132,7 @@ func (s *shard) use(op nbd.Op) *counter {
 }
 
 // InFlight changes the number of requests being worked on.
-func (s *shard) InFlight(delta int) { s.inFlight.Add(int64(delta)) }
+func (s *shard) InFlight(op nbd.Op, delta int) { s.inFlight[op].Add(int64(delta)) }
 
 // Connection changes the number of connections.
 func (s *shard) Connection(delta int) {

@@ -69,7 +69,7 @@ func TestClose(t *testing.T) {
 			default:
 				old.Request(nbd.OpRead, 512, time.Millisecond, block.OK)
 				old.Connection(1)
-				old.InFlight(1)
+				old.InFlight(nbd.OpRead, 1)
 				old.SetInfo(block.Info{Size: 1})
 			}
 		}
@@ -115,11 +115,11 @@ func TestNoAllocations(t *testing.T) {
 	e := New(Build{}).Export("x")
 	o := e.Shard()
 	n := testing.AllocsPerRun(20_000, func() {
-		o.InFlight(1)
+		o.InFlight(nbd.OpRead, 1)
 		o.Request(nbd.OpRead, 4096, 4*time.Microsecond, block.OK)
 		o.Request(nbd.OpWrite, 1<<30, time.Hour, block.OK)
 		o.Request(nbd.OpFlush, 0, time.Millisecond, block.IO)
-		o.InFlight(-1)
+		o.InFlight(nbd.OpRead, -1)
 	})
 	if n != 0 {
 		t.Errorf("%v allocations per request, want 0", n)
@@ -181,8 +181,8 @@ func BenchmarkRequestFailed(b *testing.B) {
 func BenchmarkInFlight(b *testing.B) {
 	o := New(Build{}).Export("x").Shard()
 	for b.Loop() {
-		o.InFlight(1)
-		o.InFlight(-1)
+		o.InFlight(nbd.OpRead, 1)
+		o.InFlight(nbd.OpRead, -1)
 	}
 }
 

@@ -54,9 +54,10 @@ func sample() *Registry {
 	b.Connection(1)
 	b.Connection(1)
 	a.Connection(-1)
-	a.InFlight(5)
-	b.InFlight(2)
-	a.InFlight(-3)
+	a.InFlight(nbd.OpRead, 5)
+	b.InFlight(nbd.OpRead, 2)
+	a.InFlight(nbd.OpRead, -3)
+	b.InFlight(nbd.OpTrim, 1) // the first, not answered yet
 	for range 3 {
 		a.Request(nbd.OpRead, 4096, 1<<20*time.Nanosecond, block.OK) // just above 2^-10 s
 	}

@@ -91,7 +91,8 @@ func TestServed(t *testing.T) {
 		`sluice_request_bytes_total{export="ram",op="flush"} 0`,
 		`sluice_request_errors_total{export="ram",kind="no_space",op="write"} 1`,
 		`sluice_request_duration_seconds_count{export="ram",op="read"} 30`,
-		`sluice_requests_in_flight{export="ram"} 0`,
+		`sluice_requests_in_flight{export="ram",op="read"} 0`,
+		`sluice_requests_in_flight{export="ram",op="write"} 0`,
 		`sluice_connections{export="ram"} 0`,
 		`sluice_connections_total{export="ram"} 1`,
 	} {

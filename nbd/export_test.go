@@ -102,7 +102,7 @@ func TestPeerCommonName(t *testing.T) {
 type tally struct {
 	mu       sync.Mutex
 	requests map[string]int64 // bytes by operation and outcome
-	inFlight int
+	inFlight [nbd.NumOps]int
 	clients  int
 }
 
@@ -115,10 +115,10 @@ func (o *tally) Request(op nbd.Op, bytes int64, took time.Duration, kind block.K
 	o.requests[op.String()+" "+kind.String()] += bytes + 1
 }
 
-func (o *tally) InFlight(delta int) {
+func (o *tally) InFlight(op nbd.Op, delta int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.inFlight += delta
+	o.inFlight[op] += delta
 }
 
 func (o *tally) Connection(delta int) {
@@ -159,8 +159,8 @@ func TestObserver(t *testing.T) {
 			"status ok": 41, "trim out of range": 1, "zero no space left": 61,
 		}
 		o.mu.Lock()
-		if !maps.Equal(o.requests, want) || o.inFlight != 0 || o.clients != 0 {
-			t.Errorf("told of %v, want %v; %d in flight, %d clients", o.requests, want, o.inFlight, o.clients)
+		if !maps.Equal(o.requests, want) || o.inFlight != [nbd.NumOps]int{} || o.clients != 0 {
+			t.Errorf("told of %v, want %v; %v in flight, %d clients", o.requests, want, o.inFlight, o.clients)
 		}
 		o.mu.Unlock()
 	}

@@ -34,8 +34,9 @@ type Observer interface {
 	// for a flush), took the time from its arrival until its answer was ready,
 	// kind is block.OK or how it failed.
 	Request(op Op, bytes int64, took time.Duration, kind block.Kind)
-	// InFlight: the number of requests being worked on changed.
-	InFlight(delta int)
+	// InFlight: the number of requests of a kind that are being worked on changed.
+	// Those that are carried out as they are received are not told of.
+	InFlight(op Op, delta int)
 	// Connection: a client arrived (+1) or left (-1).
 	Connection(delta int)
 }
@@ -51,5 +52,5 @@ type Sharder interface {
 type nobody struct{}
 
 func (nobody) Request(Op, int64, time.Duration, block.Kind) {}
-func (nobody) InFlight(int)                                 {}
+func (nobody) InFlight(Op, int)                             {}
 func (nobody) Connection(int)                               {}

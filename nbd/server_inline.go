@@ -114,7 +114,7 @@ func (c *serverConn) writeInline(req request) (done bool, err error) {
 // handOn makes a new goroutine the receiver, while the old one is in the device.
 // The lane has made sure of that and keeps it there.
 func (c *serverConn) handOn() {
-	c.obs.InFlight(+1) // a write that takes that long should be seen; finish takes it back
+	c.obs.InFlight(OpWrite, +1) // a write that takes that long should be seen; finish takes it back
 	in := buffer.Get(inSize)
 	c.r, c.w = 0, copy(in.B, c.in.B[c.r:c.w])
 	c.in = in // the old one belongs to the write

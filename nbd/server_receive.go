@@ -356,7 +356,7 @@ func (c *serverConn) writeSplit(whole *job) error {
 	whole.pieces.Store(1) // the receiver's own share
 	whole.failed.Store(nil)
 	whole.dropped.Store(false)
-	c.obs.InFlight(+1)
+	c.obs.InFlight(OpWrite, +1)
 	req := whole.req
 	for rest := req.length; rest > 0; {
 		n := min(rest, pieceSize)

@@ -84,7 +84,7 @@ func (q *jobQueue) pop() *job {
 // submit hands a job to the device's lane or to a worker.
 func (c *serverConn) submit(j *job) {
 	if j.whole == nil {
-		c.obs.InFlight(+1)
+		c.obs.InFlight(j.op, +1)
 	}
 	// A write with FUA waits for the medium, not for other writes: those may go
 	// on in parallel.
@@ -219,12 +219,12 @@ func (c *serverConn) finish(j *job, err error) {
 	if c.observed {
 		c.obs.Request(j.op, int64(j.req.length), now()-j.start, kind)
 	}
-	c.obs.InFlight(-1)
+	c.obs.InFlight(j.op, -1)
 }
 
 // forget gives back a job in flight that will not be answered.
 func (c *serverConn) forget(j *job) {
-	c.obs.InFlight(-1)
+	c.obs.InFlight(j.op, -1)
 	c.budget.give(j)
 }
 
