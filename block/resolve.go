@@ -109,14 +109,14 @@ func CheckRange(info Info, op string, off, n int64) error {
 }
 
 // CheckChange checks what every Device does, behind CheckRange, before it
-// changes anything: that it takes changes, and knows the flags. object is what
-// the error names; may be empty.
-func CheckChange(readOnly bool, op, object string, off int64, flags, known Flags) error {
+// changes anything: that it takes changes, and that of the request's flags none
+// is unknown to it. object is what the error names; may be empty.
+func CheckChange(readOnly bool, op, object string, off int64, unknown Flags) error {
 	if readOnly {
 		return Errorf(ReadOnly, op, object, off, "")
 	}
-	if alien := flags &^ known; alien != 0 {
-		return Errorf(Invalid, op, object, off, "unknown flags %#x", uint8(alien))
+	if unknown != 0 {
+		return Errorf(Invalid, op, object, off, "unknown flags %#x", uint8(unknown))
 	}
 	return nil
 }

@@ -406,7 +406,7 @@ func (c *Client) checkChange(op string, off, n int64, flags, known block.Flags) 
 	if err := c.check(op, off, n); err != nil {
 		return 0, err
 	}
-	if err := block.CheckChange(c.resolved.ReadOnly, op, c.object, off, flags, known); err != nil {
+	if err := block.CheckChange(c.resolved.ReadOnly, op, c.object, off, flags&^known); err != nil {
 		return 0, err
 	}
 	switch {

@@ -82,7 +82,7 @@ func (d *Device) enterChange(op string, off, n int64, flags, known block.Flags) 
 	if err := d.enter(op, off, n); err != nil {
 		return err
 	}
-	err := block.CheckChange(d.info.ReadOnly, op, d.path, off, flags, known)
+	err := block.CheckChange(d.info.ReadOnly, op, d.path, off, flags&^known)
 	if err != nil {
 		d.gate.Leave()
 	}

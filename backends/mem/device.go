@@ -68,7 +68,7 @@ func (d *Device) enterChange(op string, off, n int64, flags, known block.Flags) 
 	if err := d.enter(op, off, n); err != nil {
 		return err
 	}
-	err := block.CheckChange(d.readOnly, op, "mem", off, flags, known)
+	err := block.CheckChange(d.readOnly, op, "mem", off, flags&^known)
 	if err != nil {
 		d.gate.Leave()
 	}

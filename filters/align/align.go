@@ -63,7 +63,7 @@ func (d *device) enterChange(op string, off, n int64, flags, known block.Flags) 
 	if err := d.enter(op, off, n); err != nil {
 		return err
 	}
-	err := block.CheckChange(d.info.ReadOnly, op, "", off, flags, known)
+	err := block.CheckChange(d.info.ReadOnly, op, "", off, flags&^known)
 	if err != nil {
 		d.gate.Leave()
 	}
