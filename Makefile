@@ -17,7 +17,7 @@ GOTEST   = scripts/on-disk $(GO) test
 PACKAGES = $(shell $(GO) list ./... | grep -v '/internal/lint$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-go race interop fuzz-short soak lint fmt tidy-check cover bench profile demo man install deps need-go
+.PHONY: help build test test-go race interop fuzz-short soak lint fmt tidy-check cover bench profile newer-peers demo man install deps need-go
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench: need-go deps build ## measure us and the peers, write bench/RESULTS.md (A
 # Nothing else needs perf, which is why deps does not install it.
 profile: build deps ## show where the server's time goes (LOAD="randread 4k 16"); needs perf: apt-get install linux-perf
 	scripts/profile $(LOAD)
+
+newer-peers: build ## try the protocol's extended headers with the clients and servers of Debian 13 (root, debootstrap)
+	scripts/newer-peers
 
 # Built as the binary is, so that the two share what they compile.
 demo: start := $(shell date +%s)
