@@ -182,13 +182,7 @@ func testFUAByFlush(t *testing.T) {
 	inModes(t, func(t *testing.T, mode rawMode) {
 		for _, req := range changing(rFlagFUA) {
 			d := newDisk(1<<20, diskCaps&^block.CapFUA)
-			release := make(chan struct{})
-			d.before = func(c call) error {
-				if c.op == "flush" {
-					<-release
-				}
-				return nil
-			}
+			release := d.hold("flush")
 			s := serveDevice(t, d)
 			c := enter(t, s.addr, mode, "")
 			cookie := c.start(req)

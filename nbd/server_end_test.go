@@ -26,13 +26,7 @@ func testAbort(t *testing.T) {
 func testDisconnect(t *testing.T) {
 	inModes(t, func(t *testing.T, mode rawMode) {
 		d := newDisk(1<<20, diskCaps)
-		release := make(chan struct{})
-		d.before = func(c call) error {
-			if c.op == "write" {
-				<-release
-			}
-			return nil
-		}
+		release := d.hold("write")
 		s := serveDevice(t, d)
 		c := enter(t, s.addr, mode, "")
 		req := rawRequest{cmd: rCmdWrite, payload: pattern(4096, 1)}
@@ -48,13 +42,7 @@ func testDisconnect(t *testing.T) {
 
 func testShutdownDrains(t *testing.T) {
 	d := newDisk(1<<20, diskCaps)
-	release := make(chan struct{})
-	d.before = func(c call) error {
-		if c.op == "write" {
-			<-release
-		}
-		return nil
-	}
+	release := d.hold("write")
 	s := serveDevice(t, d)
 	idle := enter(t, s.addr, simple, "")
 	idle.alive()

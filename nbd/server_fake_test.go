@@ -76,6 +76,18 @@ func (d *disk) forget() {
 	d.calls = d.calls[:0]
 }
 
+// hold makes calls of one kind wait until the channel is closed.
+func (d *disk) hold(op string) chan struct{} {
+	release := make(chan struct{})
+	d.setBefore(func(c call) error {
+		if c.op == op {
+			<-release
+		}
+		return nil
+	})
+	return release
+}
+
 // setBefore changes the hook while the device is served.
 func (d *disk) setBefore(before func(c call) error) {
 	d.mu.Lock()

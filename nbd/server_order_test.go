@@ -100,13 +100,7 @@ func testOvertake(t *testing.T) {
 // one.
 func testReadPastWrites(t *testing.T) {
 	d := newDisk(1<<20, diskCaps|block.CapSerialWrites)
-	release := make(chan struct{})
-	d.before = func(c call) error {
-		if c.op == "write" {
-			<-release
-		}
-		return nil
-	}
+	release := d.hold("write")
 	c := enter(t, serveDevice(t, d).addr, structured, "")
 	cookies := map[uint64]bool{}
 	for i := range uint64(20) {

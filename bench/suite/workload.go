@@ -19,7 +19,7 @@ type Workload struct {
 	report.Workload
 	fio      []string // fio's arguments for the access pattern; empty for a copy
 	block    int64    // bytes per request
-	from, to string   // where a program that copies gets it from and puts it, with placeholders; else empty
+	from, to string   // what a program copies from and to, with {socket}, {source} or {copy} in it; empty for other work
 	write    bool     // changes the file, so that it has to be written back before the next sample
 	fileOnly bool     // left out for servers in memory, to keep the run short
 }
