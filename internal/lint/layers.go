@@ -27,6 +27,7 @@ var arrows = []arrow{
 	{"metrics/...", []string{"block/...", "nbd", "metrics/..."}},
 	{"imagecopy/...", []string{"block/...", "imagecopy/..."}},
 	{"spm/...", []string{"block/...", "backends/...", "formats/...", "spm/..."}},
+	{"gateway/spec", []string{"block/...", "filters/..."}},
 	{"gateway/...", []string{"block/...", "backends/...", "formats/...", "filters/...", "nbd/...", "fusefs/...", "metrics/...", "imagecopy/...", "spm/...", "gateway/..."}},
 	{"vmrun/...", []string{"block/...", "gateway/...", "spm/...", "metrics/...", "vmrun/..."}},
 	{"cmd/sluice/...", []string{"block/...", "backends/...", "formats/...", "filters/...", "nbd/...", "fusefs/...", "metrics/...", "imagecopy/...", "spm/...", "gateway/...", "vmrun/...", "cmd/sluice/..."}},

@@ -1,0 +1,2 @@
+// Package hold keeps requests waiting while the storage below is away.
+package hold
