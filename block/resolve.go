@@ -64,7 +64,7 @@ func (r *Resolved) ZeroRange(ctx context.Context, off, n int64, flags Flags) err
 	} else if flags&FastOnly != 0 {
 		return Errorf(Unsupported, "write zeroes", "", off, "no fast zeroing")
 	}
-	if err := CheckRange(r.Info, "write zeroes", off, n); err != nil {
+	if err := CheckRange(r.Device.Info(), "write zeroes", off, n); err != nil {
 		return err
 	}
 	chunk := int64(len(zeroes))
@@ -90,7 +90,7 @@ func (r *Resolved) ExtentsAt(ctx context.Context, off, n int64, dst []Extent) ([
 	if r.Extenter != nil {
 		return r.Extenter.Extents(ctx, off, n, dst)
 	}
-	if err := CheckRange(r.Info, "extents", off, n); err != nil {
+	if err := CheckRange(r.Device.Info(), "extents", off, n); err != nil {
 		return dst, err
 	}
 	return append(dst, Extent{Len: n, Depth: 1}), nil
