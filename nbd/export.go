@@ -44,6 +44,11 @@ type Export struct {
 	// limit but the server's. Exports enforces it.
 	MaxConnections int
 
+	// Withdrawn reports whether the export has been withdrawn since it was opened:
+	// a connection that was opened before and begins its transmission after
+	// Server.End ends at once. May be nil.
+	Withdrawn func() bool
+
 	// Release is called when the connection is done with the export; may be
 	// nil.
 	Release func()

@@ -218,7 +218,7 @@ func (s *Server) admit(conn net.Conn) *session {
 		}
 		return nil
 	}
-	ses := &session{srv: s, conn: conn, log: s.cfg.Logger.With("client", addrOf(conn))}
+	ses := &session{srv: s, conn: conn, ended: make(chan struct{}), log: s.cfg.Logger.With("client", addrOf(conn))}
 	s.conns[ses] = struct{}{}
 	s.running.Add(1)
 	return ses
@@ -228,6 +228,7 @@ func (s *Server) forget(ses *session) {
 	s.mu.Lock()
 	delete(s.conns, ses)
 	s.mu.Unlock()
+	close(ses.ended)
 	s.running.Done()
 }
 
@@ -279,6 +280,32 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
+// End ends the connections to one export as Shutdown does all, and waits for
+// them. New ones are the Catalog's matter: it withdraws the export first
+// (Export.Withdrawn). When ctx ends, the rest is cut off, and the context's error
+// returned once they are gone.
+func (s *Server) End(ctx context.Context, export string) error {
+	var ending []*session
+	s.mu.Lock()
+	for ses := range s.conns {
+		if ses.serves(export) {
+			ending = append(ending, ses)
+			ses.drain()
+		}
+	}
+	s.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() {
+		for _, ses := range ending {
+			ses.cut()
+		}
+	})
+	defer stop()
+	for _, ses := range ending {
+		<-ses.ended
+	}
+	return ctx.Err()
+}
+
 // Close cuts all connections and waits until they are gone; requests in the
 // device are waited for, their replies are not sent.
 func (s *Server) Close() error {
@@ -321,14 +348,18 @@ func (s *Server) poller() (*poller, error) {
 // session is one connection from accept to close: the handshake, then the
 // transmission. run's goroutine owns it; drain and cut come from outside.
 type session struct {
-	srv  *Server
-	conn net.Conn
-	log  *slog.Logger
+	srv   *Server
+	conn  net.Conn
+	log   *slog.Logger
+	ended chan struct{} // closed at the end
 
-	mu       sync.Mutex
-	stream   stream // set when the transmission starts
-	draining bool
-	dead     bool
+	draining atomic.Bool // no more requests are taken
+
+	mu     sync.Mutex
+	stream stream // set when the transmission starts
+	export string // of the transmission
+	dead   bool
+	abort  context.CancelFunc // ends what runs for the connection
 }
 
 // run serves the connection and closes it.
@@ -336,6 +367,11 @@ func (ses *session) run(ctx context.Context) error {
 	defer func() { _ = ses.conn.Close() }()
 	stop := context.AfterFunc(ctx, ses.cut)
 	defer stop()
+	ctx, abort := context.WithCancel(ctx)
+	defer abort()
+	ses.mu.Lock()
+	ses.abort = abort
+	ses.mu.Unlock()
 	h := newHandshake(ses.srv, ses.conn)
 	agreed, err := h.run(ctx)
 	ses.mu.Lock()
@@ -359,14 +395,18 @@ func (ses *session) transmit(ctx context.Context, a *agreement) error {
 	}
 	defer st.release()
 	ses.mu.Lock()
-	ses.stream = st
+	ses.stream, ses.export = st, a.export.Name
 	if ses.dead {
 		st.close()
-	} else if ses.draining {
+	} else if ses.draining.Load() {
 		st.stopReceiving()
 	}
 	ses.mu.Unlock()
+	if a.export.Withdrawn != nil && a.export.Withdrawn() {
+		ses.drain() // End came before the export's name was there to be found
+	}
 	c := newServerConn(ses.srv, st, a, ses.log)
+	c.draining = &ses.draining
 	return c.serve(ctx)
 }
 
@@ -375,7 +415,7 @@ func (ses *session) transmit(ctx context.Context, a *agreement) error {
 func (ses *session) drain() {
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
-	ses.draining = true
+	ses.draining.Store(true)
 	if ses.stream != nil {
 		ses.stream.stopReceiving()
 	} else {
@@ -387,11 +427,22 @@ func (ses *session) drain() {
 // next option, which is then answered REP_ERR_SHUTDOWN.
 const drainHandshake = 250 * time.Millisecond
 
-// cut ends the connection at once.
+// serves reports whether the connection is in the transmission of an export.
+func (ses *session) serves(export string) bool {
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	return ses.stream != nil && ses.export == export
+}
+
+// cut ends the connection at once; what the device does for it is told by its
+// context.
 func (ses *session) cut() {
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
 	ses.dead = true
+	if ses.abort != nil {
+		ses.abort()
+	}
 	if ses.stream != nil {
 		ses.stream.close()
 	} else {

@@ -39,10 +39,11 @@ import (
 
 // serverConn is a connection in the transmission phase.
 type serverConn struct {
-	srv    *Server
-	stream stream
-	files  fileSender // the stream again, where it can; else nil
-	log    *slog.Logger
+	srv      *Server
+	stream   stream
+	draining *atomic.Bool // the session's
+	files    fileSender   // the stream again, where it can; else nil
+	log      *slog.Logger
 
 	dev        *block.Resolved
 	export     string
@@ -125,7 +126,7 @@ func (c *serverConn) serve(ctx context.Context) error {
 // does.
 func (c *serverConn) deserted(err error) bool {
 	switch {
-	case err == nil || c.srv.draining.Load(): // we have stopped it ourselves
+	case err == nil || c.draining.Load(): // we have stopped it ourselves
 		return false
 	case errors.Is(err, io.EOF) && c.w == c.r:
 		s, ok := c.stream.(hangUpTeller)

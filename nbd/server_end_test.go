@@ -249,3 +249,64 @@ func testHalfClosed(t *testing.T) {
 	c.mustOK(c.finish(cookie, req))
 	c.mustClose()
 }
+
+// End lets the clients of one export finish and sends them away; those of another
+// do not notice.
+func TestServerEnd(t *testing.T) {
+	d, other := newDisk(1<<20, diskCaps), newDisk(1<<20, diskCaps)
+	release := d.hold("write")
+	s := serveWith(t, nbd.ServerConfig{}, &nbd.Export{Name: "a", Device: d}, &nbd.Export{Name: "b", Device: other})
+	c, stays := enter(t, s.addr, simple, "a"), enter(t, s.addr, simple, "b")
+	req := rawRequest{cmd: rCmdWrite, payload: pattern(4096, 1)}
+	cookie := c.start(req)
+	waitFor(t, "the write", func() bool { return len(d.took("write")) == 1 })
+	ended := make(chan error, 1)
+	go func() { ended <- s.End(context.Background(), "a") }()
+	close(release)
+	c.mustOK(c.finish(cookie, rawRequest{}))
+	c.mustClose()
+	if err := <-ended; err != nil {
+		t.Errorf("End: %v", err)
+	}
+	mustEqual(t, d.content(0, 4096), req.payload, "device")
+	stays.alive()
+	enter(t, s.addr, simple, "a").alive() // it is still in the catalog
+}
+
+// stuckFlush is a Device whose flushes end with their context.
+type stuckFlush struct {
+	*disk
+	began chan struct{}
+}
+
+func (d stuckFlush) Flush(ctx context.Context) error {
+	close(d.began)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// A request that does not end is cut off when the context ends, and its device
+// told.
+func TestServerEndCuts(t *testing.T) {
+	d := stuckFlush{newDisk(1<<20, diskCaps), make(chan struct{})}
+	s := serveDevice(t, d)
+	c := enter(t, s.addr, simple, "")
+	c.start(rawRequest{cmd: rCmdFlush})
+	<-d.began
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.End(ctx, "") }()
+	cancel()
+	if err := <-ended; err != context.Canceled {
+		t.Errorf("End: %v", err)
+	}
+	c.mustClose()
+}
+
+// A connection that was opened before End and transmits after it ends by itself.
+func TestServerEndMeetsHandshake(t *testing.T) {
+	s := serveWith(t, nbd.ServerConfig{}, &nbd.Export{Device: newMem(t, 1<<20), Withdrawn: func() bool { return true }})
+	c := dial(t, s.addr)
+	c.goExport("")
+	c.mustClose()
+}

@@ -73,7 +73,7 @@ func (r *receiver) free() {
 func (c *serverConn) receive() error {
 	for {
 		if err := c.fill(c.headerSize, c.next); err != nil {
-			if errors.Is(err, io.EOF) && c.w == c.r && c.srv.draining.Load() {
+			if errors.Is(err, io.EOF) && c.w == c.r && c.draining.Load() {
 				return nil
 			}
 			return err
