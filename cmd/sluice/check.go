@@ -45,5 +45,5 @@ func (f *checkFlags) run(cmd *cobra.Command, url string) error {
 		return err
 	}
 	return block.Errorf(block.Unsupported, "check", location.Redact(url), -1,
-		"format %s has no metadata that could be checked", formatOf(f.format, url))
+		"format %s has no metadata that could be checked", formatGiven(f.format).Of(url))
 }

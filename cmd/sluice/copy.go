@@ -13,6 +13,7 @@ import (
 	"sluice/backends/location"
 	"sluice/block"
 	"sluice/block/size"
+	"sluice/gateway/image"
 	"sluice/imagecopy"
 )
 
@@ -144,7 +145,7 @@ func (f *copyFlags) run(cmd *cobra.Command, from, to string) error {
 		return block.Errorf(block.Invalid, "copy", location.Redact(from)+" to "+location.Redact(to), -1, "source and destination are the same image")
 	}
 	ctx := cmd.Context()
-	src, err := openImageAs(ctx, f.connected(from), f.srcFormat, "--src-format", block.OpenOptions{ReadOnly: true, Direct: f.direct, Unlocked: f.unlocked})
+	src, err := openImageAs(ctx, f.connected(from), image.Format{Name: f.srcFormat, From: "--src-format"}, block.OpenOptions{ReadOnly: true, Direct: f.direct, Unlocked: f.unlocked})
 	if err != nil {
 		return err
 	}

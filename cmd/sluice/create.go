@@ -68,8 +68,8 @@ func (f *createFlags) run(cmd *cobra.Command, url string) error {
 	default:
 		return usagef(cmd, "--preallocation %s is none of off, metadata, falloc and full", mode)
 	}
-	format, name := formatOf(f.format, url), location.Redact(url)
-	if err := checkFormat("create", url, f.format, "--format"); err != nil {
+	format, name := formatGiven(f.format).Of(url), location.Redact(url)
+	if err := formatGiven(f.format).Check("create", url); err != nil {
 		return err
 	}
 	if err := checkNewName(url); err != nil {

@@ -73,7 +73,7 @@ func (f *infoFlags) run(cmd *cobra.Command, url string) error {
 		return err
 	}
 	image := imageInfo{
-		URL: location.Redact(url), Format: formatOf(f.format, url), Size: info.Size, Allocated: allocated(ctx, url),
+		URL: location.Redact(url), Format: formatGiven(f.format).Of(url), Size: info.Size, Allocated: allocated(ctx, url),
 		Rotational: info.Rotational, BlockSize: blockSize{Minimum: info.Block.Min, Preferred: info.Block.Preferred, Maximum: info.Block.Max},
 		Capabilities: append([]string{}, info.Caps.Names()...),
 	}

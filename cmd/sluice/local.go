@@ -4,53 +4,20 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
-	"sluice/backends/file"
 	"sluice/backends/location"
 	"sluice/block"
+	"sluice/gateway/image"
 )
 
 // What the names of local files say before anything is opened. Names in other
 // places have none of these traps.
 
-// localPath gives the path that a URL stands for, where it is one of a local file.
-func localPath(url string) (path string, ok bool) {
-	if scheme := location.Scheme(url); scheme != "" && scheme != "file" {
-		return "", false
-	}
-	cfg, err := file.ParseConfig(url)
-	return cfg.Path, err == nil
-}
-
-// mostLinks is how many symbolic links the kernel follows.
-const mostLinks = 40
-
-// linksOf gives the path and each place that it leads to, where the last part of
-// its name is a symbolic link. Paths are not cleaned: after a link, ".." is not
-// what the text says.
-func linksOf(path string) []string {
-	paths := []string{path}
-	for range mostLinks {
-		to, err := os.Readlink(path)
-		if err != nil {
-			break
-		}
-		if !filepath.IsAbs(to) {
-			dir, _ := filepath.Split(path)
-			to = dir + to
-		}
-		path = to
-		paths = append(paths, path)
-	}
-	return paths
-}
-
 // checkNewName refuses names that no new image can get, before work is done for it.
 func checkNewName(url string) error {
-	path, ok := localPath(url)
+	path, ok := image.LocalPath(url)
 	if !ok {
 		return nil
 	}
@@ -75,7 +42,7 @@ func takenBy(err error, url string) error {
 	if block.KindOf(err) != block.Exists {
 		return err
 	}
-	if path, ok := localPath(url); ok {
+	if path, ok := image.LocalPath(url); ok {
 		st, e := os.Stat(path)
 		if e == nil && !st.Mode().IsRegular() {
 			return block.Errorf(block.Exists, "create", location.Redact(url), -1, "%s", kindOf(st.Mode()))
@@ -97,8 +64,8 @@ func kindOf(mode fs.FileMode) string {
 // sameImage reports whether two URLs name one file or block device, by whatever
 // names.
 func sameImage(a, b string) bool {
-	one, ok := localPath(a)
-	two, ok2 := localPath(b)
+	one, ok := image.LocalPath(a)
+	two, ok2 := image.LocalPath(b)
 	if !ok || !ok2 {
 		return false
 	}

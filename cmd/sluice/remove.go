@@ -10,6 +10,7 @@ import (
 	"sluice/backends"
 	"sluice/backends/location"
 	"sluice/block"
+	"sluice/gateway/image"
 )
 
 const removeLong = `Remove images.
@@ -98,7 +99,7 @@ func statEntry(ctx context.Context, store block.Store, name string) (block.Entry
 // others use by another name: neither is guessed.
 func notALink(url string) error {
 	to := "another place"
-	if path, ok := localPath(url); ok {
+	if path, ok := image.LocalPath(url); ok {
 		if target, err := os.Readlink(path); err == nil {
 			to = target
 		}

@@ -3,16 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"sluice/backends"
-	"sluice/backends/location"
 	"sluice/block"
-	"sluice/filters/align"
 	"sluice/formats"
+	"sluice/gateway/image"
 )
 
 // formatFlag adds a flag that names a format.
@@ -36,84 +33,27 @@ func (f *formatName) Set(name string) error {
 	return nil
 }
 
-// formatOf gives the format asked for, or the one that the URL's name tells.
-func formatOf(format, url string) string {
-	if format != "" {
-		return format
-	}
-	format, _ = formatByName(url)
-	return format
-}
+// formatGiven is the value of the flag --format.
+func formatGiven(name string) image.Format { return image.Format{Name: name, From: "--format"} }
 
-// formatByName gives the format that the name of an image tells, or else that of
-// a place to which the name is a symbolic link; via is that place. A link must
-// not make a raw image of what is none.
-func formatByName(url string) (format, via string) {
-	name := url
-	if location.Scheme(url) != "" {
-		name, _, _ = strings.Cut(url, "?")
-	}
-	if format = formats.FromName(name); format != formats.Raw {
-		return format, ""
-	}
-	path, ok := localPath(url)
-	if !ok {
-		return format, ""
-	}
-	for _, via := range linksOf(path) {
-		if format := formats.FromName(via); format != formats.Raw {
-			return format, via
-		}
-	}
-	return format, ""
-}
-
-// checkFormat refuses formats that are not there before anything is touched. The
-// flag is the one by which the format is given.
-func checkFormat(op, url, format, flag string) error {
-	via := ""
-	if format == "" {
-		format, via = formatByName(url)
-	}
-	if slices.Contains(formats.Names(), format) {
-		return nil
-	}
-	leads := ""
-	if path, ok := localPath(url); ok && via != "" && via != path {
-		leads = "leads to " + via + ": "
-	}
-	return block.Errorf(block.Unsupported, op, location.Redact(url), -1, "%sformat %s is not supported (known: %s); %s raw takes the bytes as they are",
-		leads, format, strings.Join(formats.Names(), ", "), flag)
-}
-
-// openImage opens a backend and a format over it. The format is given by the flag
-// --format.
+// openImage opens an image whose format the flag --format gives.
 func openImage(ctx context.Context, url, format string, opts block.OpenOptions) (block.Device, error) {
-	return openImageAs(ctx, url, format, "--format", opts)
+	return openImageAs(ctx, url, formatGiven(format), opts)
 }
 
 // openImageAs is openImage where another flag gives the format.
-func openImageAs(ctx context.Context, url, format, flag string, opts block.OpenOptions) (block.Device, error) {
-	if err := checkFormat("open", url, format, flag); err != nil {
-		return nil, err
-	}
-	dev, err := backends.Open(ctx, url, opts)
-	if err != nil {
-		return nil, advise(interrupted(ctx, err, "open", url), block.Busy, "end the program that uses it")
-	}
-	image, err := formats.Open(ctx, dev, formatOf(format, url))
-	if err != nil {
-		_ = dev.Close()
-		return nil, block.Wrap(err, "open", location.Redact(url), -1)
-	}
-	return image, nil
+func openImageAs(ctx context.Context, url string, format image.Format, opts block.OpenOptions) (block.Device, error) {
+	dev, err := image.Open(ctx, url, format, opts)
+	return dev, openFailure(ctx, err, url)
 }
 
 // openServed opens an image for clients that may know nothing of block sizes.
 func openServed(ctx context.Context, url, format string, opts block.OpenOptions) (block.Device, error) {
-	dev, err := openImage(ctx, url, format, opts)
-	if err != nil {
-		return nil, err
-	}
-	return align.New(dev), nil
+	dev, err := image.OpenServed(ctx, url, formatGiven(format), opts)
+	return dev, openFailure(ctx, err, url)
+}
+
+// openFailure says what to do about an image that could not be opened.
+func openFailure(ctx context.Context, err error, url string) error {
+	return advise(interrupted(ctx, err, "open", url), block.Busy, "end the program that uses it")
 }

@@ -28,7 +28,7 @@ func (t *target) replaces() bool { return t.old != nil }
 
 // openTarget finds out what the destination is.
 func (f *copyFlags) openTarget(ctx context.Context, url string, bytes int64) (*target, error) {
-	if err := checkFormat("create", url, f.format, "--format"); err != nil {
+	if err := formatGiven(f.format).Check("create", url); err != nil {
 		return nil, err
 	}
 	if err := checkNewName(url); err != nil {
