@@ -2,7 +2,6 @@ package throttle
 
 import (
 	"context"
-	"sync"
 	"testing"
 	"time"
 
@@ -73,25 +72,4 @@ func BenchmarkRead(b *testing.B) {
 			}
 		})
 	}
-}
-
-// BenchmarkQueue is what it costs to wait: sixteen clients at a bound that they
-// reach all the time.
-func BenchmarkQueue(b *testing.B) {
-	d := newDevice(b, 1<<20, Limits{Read: Rate{IOPS: 1e6}})
-	defer closeDevice(b, d)
-	b.ReportAllocs()
-	var all sync.WaitGroup
-	for range 16 {
-		all.Go(func() {
-			p := make([]byte, 512)
-			for range b.N/16 + 1 {
-				if err := d.ReadAt(ctx, p, 0); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
 }
