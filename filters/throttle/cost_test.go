@@ -1,0 +1,75 @@
+package throttle
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"sluice/block"
+)
+
+// readOnly is a Device that takes no changes.
+type readOnly struct{ block.Device }
+
+func (r readOnly) Info() block.Info {
+	info := r.Device.Info()
+	info.ReadOnly, info.Caps = true, 0
+	return info
+}
+
+func (r readOnly) WriteAt(_ context.Context, _ []byte, off int64, _ block.Flags) error {
+	return block.Errorf(block.ReadOnly, "write", "", off, "")
+}
+
+func TestRequestsAllocateNothing(t *testing.T) {
+	p := make([]byte, 4096)
+	for name, c := range map[string]struct {
+		limits Limits
+		waits  bool
+	}{
+		"no limits":   {},
+		"not reached": {Limits{Read: Rate{IOPS: 1e9}, Write: Rate{Bytes: 1e15}}, false},
+		"waiting":     {Limits{Read: Rate{IOPS: 400, Burst: 1}, Write: Rate{IOPS: 20_000, Burst: 1}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice(t, 1<<20, c.limits)
+			defer closeDevice(t, d)
+			cancellable, cancel := context.WithCancel(ctx)
+			defer cancel()
+			if n := testing.AllocsPerRun(200, func() {
+				if d.WriteAt(cancellable, p, 0, 0) != nil || d.ReadAt(cancellable, p, 0) != nil || d.WriteZeroes(cancellable, 0, 4096, 0) != nil {
+					t.Error("failed")
+				}
+			}); n != 0 {
+				t.Errorf("%v allocations", n)
+			}
+			if s := d.Stats(); c.waits != (s.Read.Requests > 100 && s.Read.Time > time.Millisecond) {
+				t.Errorf("waited: %+v", s)
+			}
+		})
+	}
+}
+
+// BenchmarkRead compares RAM itself with RAM under the filter.
+func BenchmarkRead(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		wrap func(block.Device) block.Device
+	}{
+		{"bare", func(d block.Device) block.Device { return d }},
+		{"no-limits", func(d block.Device) block.Device { return New(d, Limits{}) }},
+		{"not-reached", func(d block.Device) block.Device { return New(d, Limits{Read: Rate{IOPS: 1e12, Bytes: 1e18}}) }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			d := c.wrap(newMem(b, 1<<20))
+			defer closeDevice(b, d)
+			p := make([]byte, 512)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := d.ReadAt(ctx, p, 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

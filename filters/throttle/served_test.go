@@ -1,0 +1,90 @@
+package throttle
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"sluice/backends/file"
+	"sluice/block"
+	"sluice/nbd"
+)
+
+// serve puts the device behind an NBD server and gives a client of it.
+func serve(t *testing.T, d block.Device, socket string) *nbd.Client {
+	t.Helper()
+	var exports nbd.Exports
+	if err := exports.Add(&nbd.Export{Device: d}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := nbd.NewServer(nbd.ServerConfig{Catalog: &exports})
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	c, err := nbd.Dial(ctx, "nbd+unix:///?socket="+socket, nbd.ClientConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		closeDevice(t, c)
+		if err := srv.Close(); err != nil {
+			t.Errorf("close server: %v", err)
+		}
+		<-served
+	})
+	return c
+}
+
+// A client of the NBD server has the pace that was set, whichever way the server
+// takes: small reads from its loop, large ones by sendfile, small writes one at a
+// time from its loop, large ones in pieces.
+func TestPaceOfAnNBDClient(t *testing.T) {
+	const size, mb = 16 << 20, 1 << 20
+	dir, err := os.MkdirTemp("/dev/shm", "sluice-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path := filepath.Join(dir, "disk.img")
+	if err := os.WriteFile(path, bytes.Repeat([]byte{7}, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	below, err := file.Open(ctx, path, block.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const long = time.Second
+	d := New(below, Limits{})
+	t.Cleanup(func() { closeDevice(t, d) })
+	c := serve(t, d, filepath.Join(dir, "socket"))
+	readSome := func(_ *Device, n int, i int64) error { return c.ReadAt(ctx, make([]byte, n), i%16*mb) }
+	writeSome := func(_ *Device, n int, i int64) error { return c.WriteAt(ctx, make([]byte, n), i%16*mb, 0) }
+	for name, k := range map[string]struct {
+		limits          Limits
+		load            load
+		requests, bytes int64
+	}{
+		"small reads":  {Limits{Read: Rate{IOPS: 1500, Burst: long}}, load{4, []int{4096}, 0, readSome}, 1500, 0},
+		"large reads":  {Limits{Read: Rate{Bytes: 40 * mb, Burst: long}}, load{4, []int{256 << 10}, 0, readSome}, 0, 40 * mb},
+		"small writes": {Limits{Write: Rate{IOPS: 1000, Burst: long}}, load{4, []int{4096}, 0, writeSome}, 1000, 0},
+		"large writes": {Limits{Write: Rate{Bytes: 40 * mb, Burst: long}}, load{2, []int{512 << 10}, 0, writeSome}, 0, 40 * mb},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d.SetLimits(k.limits)
+			defer d.SetLimits(Limits{})
+			requests, moved := k.load.run(t, d, long)
+			t.Logf("%d requests, %d MiB; %+v", requests, moved/mb, d.Stats())
+			if k.requests > 0 {
+				near(t, requests, k.requests, "requests")
+			} else {
+				near(t, moved, k.bytes, "bytes")
+			}
+		})
+	}
+}
