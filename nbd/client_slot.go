@@ -156,9 +156,16 @@ func (s *clientSlot) result(op, object string) error {
 		e.Kind = block.ReadOnly
 	case s.code == wireESHUTDOWN:
 		e.Kind = block.Transient // it is the server that ends, not this Device
+	case s.promises() && e.Kind == block.Transient:
+		e.Kind = block.IO
 	}
 	return e
 }
+
+// promises reports whether success says something of what is durable. A server
+// that fails such a request by itself may have lost writes and say so only this
+// once: that must not look like something to try again.
+func (s *clientSlot) promises() bool { return s.cmd == cmdFlush || s.flags&cfFUA != 0 }
 
 // clientTextError is a server's error with the text that came along.
 type clientTextError struct {

@@ -260,6 +260,29 @@ func TestClientReadOnly(t *testing.T) {
 	}
 }
 
+// TestClientFailedSync: an error that a server answers a flush or a write with FUA
+// with is no call to try again, since it may tell of lost writes only once; that
+// the server ends is one, since its successor is not believed (TestClientFlushAfterCrash).
+func TestClientFailedSync(t *testing.T) {
+	var now atomic.Uint32
+	s := newFakeServer(t, 1<<20)
+	s.serve = func(c *fakeConn) {
+		c.memory(func(r request, _ []byte) bool {
+			c.fail(r, wireError(now.Load()), "")
+			return true
+		})
+	}
+	c := s.start().dial(ClientConfig{})
+	for code, want := range map[wireError]block.Kind{
+		wireENOMEM: block.IO, wireEIO: block.IO, wireENOSPC: block.NoSpace, wireESHUTDOWN: block.Transient,
+	} {
+		now.Store(uint32(code))
+		wantKind(t, c.Flush(background), want)
+		wantKind(t, c.WriteAt(background, make([]byte, 512), 0, block.FUA), want)
+		wantKind(t, c.WriteZeroes(background, 0, 512, block.FUA), want)
+	}
+}
+
 // TestClientErrors: every wire error has its kind, and texts and offsets arrive.
 func TestClientErrors(t *testing.T) {
 	kinds := map[wireError]block.Kind{

@@ -125,16 +125,15 @@ func refused(err error) bool {
 	return false
 }
 
-// lose remembers the first error of a sync for good.
+// lose remembers the first error of a sync for good. Its kind is IO whatever the
+// cause: where there was no room for writes that had been acknowledged, making
+// room and trying again does not bring them back.
 func (d *Device) lose(op string, off int64, err error) error {
 	var errno unix.Errno
 	if errors.As(err, &errno) {
 		err = errno
 	}
 	e := &block.Error{Kind: block.IO, Op: op, Object: d.path, Off: off, Err: err}
-	if k := block.KindOf(err); k == block.NoSpace {
-		e.Kind = k
-	}
 	d.syncs.lost.CompareAndSwap(nil, e)
 	return e
 }

@@ -52,7 +52,7 @@ func TestLossOnAThinVolumeIsNotForgotten(t *testing.T) {
 	}
 	kernelWritesBack(t, path)
 	fua := func() error { return d.WriteAt(ctx, p[:4096], 0, block.FUA) }
-	if err := fua(); !errors.Is(err, block.NoSpace) {
+	if err := fua(); !errors.Is(err, block.IO) || !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("the write with FUA: %v", err)
 	}
 	extend()

@@ -96,6 +96,26 @@ func TestFUAWriteDoesNotSwallowTheLossOfAnother(t *testing.T) {
 	}
 }
 
+// What holds requests until the storage is back, or until there is room, must not
+// take a loss for something that passes, whatever the cause.
+func TestLossIsNothingToWaitFor(t *testing.T) {
+	for _, e := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.ETIMEDOUT, unix.ESTALE, unix.EHOSTDOWN, unix.EIO} {
+		d, k := withWriteBack(t)
+		if err := d.WriteAt(ctx, []byte("acknowledged"), 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		k.fails(e)
+		for _, what := range []string{"first", "second"} {
+			if err := d.Flush(ctx); block.KindOf(err) != block.IO {
+				t.Errorf("%v: the %s flush has kind %v: %v", e, what, block.KindOf(err), err)
+			}
+			if err := d.WriteAt(ctx, []byte{1}, 4096, block.FUA); block.KindOf(err) != block.IO {
+				t.Errorf("%v: after the %s flush a write with FUA has kind %v: %v", e, what, block.KindOf(err), err)
+			}
+		}
+	}
+}
+
 // While the file system is full, writes fail for a reason of their own; that
 // does not hide a loss, and is none.
 func TestFullFileSystemAndLossAreToldApart(t *testing.T) {

@@ -1,6 +1,10 @@
 package hold
 
-import "time"
+import (
+	"time"
+
+	"sluice/block"
+)
 
 // Mode says what becomes of a request that failed because the storage is away.
 type Mode uint8
@@ -28,4 +32,9 @@ type Policy struct {
 	// somebody can make room. Without it only failures of kind block.Transient
 	// are.
 	NoSpace bool
+}
+
+// covers reports whether the policy is for failures of a kind.
+func (p Policy) covers(kind block.Kind) bool {
+	return p.Mode != Fail && (kind == block.Transient || kind == block.NoSpace && p.NoSpace)
 }
