@@ -105,11 +105,21 @@ func CheckName(name string) error {
 	default:
 		return nil
 	}
-	return block.Errorf(block.Invalid, "check export", fmt.Sprintf("%q", name), -1, "the name %s", why)
+	return block.Errorf(block.Invalid, "check export", fmt.Sprintf("%q", name), -1, "%w", &FieldError{"name", "the name " + why})
 }
 
+// FieldError is the cause of what the checks of this package report. It tells
+// those who know where the fields were written which one it is.
+type FieldError struct {
+	Field string // as in TOML, below the export: "throttle.burst"
+	Text  string // what is wrong; names the field
+}
+
+// Error gives the text.
+func (e *FieldError) Error() string { return e.Text }
+
 // Check checks what can be checked without opening anything. Its errors are of
-// kind Invalid and name the export and the field.
+// kind Invalid, name the export and the field, and have a FieldError as cause.
 func (s *Spec) Check() error {
 	if err := CheckName(s.Name); err != nil {
 		return err
@@ -124,13 +134,13 @@ func (s *Spec) Check() error {
 		return s.invalid("passthrough", "needs FUSE, which no_fuse leaves out")
 	}
 	if field, why := s.Settings.check(); why != "" {
-		return s.invalid(field, "%s", why)
+		return s.invalid(field, why)
 	}
 	return nil
 }
 
-func (s *Spec) invalid(field, format string, args ...any) error {
-	return block.Errorf(block.Invalid, "check export", s.Name, -1, field+" "+format, args...)
+func (s *Spec) invalid(field, why string) error {
+	return block.Errorf(block.Invalid, "check export", s.Name, -1, "%w", &FieldError{field, field + " " + why})
 }
 
 // check gives the first bad field and what is wrong with it.
