@@ -90,8 +90,8 @@ func written(t rapid.TB, m prometheus.Metric) *dto.Histogram {
 
 // ours gives the histogram of reads.
 func (e *Export) ours(op nbd.Op) *histogram {
-	h := newHistogram(e.name, op.String())
-	e.tally(op).read(&h.snapshot)
+	h := newHistogram(&byProtocol, [3]string{e.name, protocolNBD, op.String()})
+	e.nbd.tally(op).read(&h.snapshot)
 	return h
 }
 

@@ -1,85 +1,84 @@
 package metrics
 
 import (
-	"runtime"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sluice/block"
 	"sluice/nbd"
 )
 
-// maxShards bounds what an export with many connections keeps: a shard has some
-// 4 KiB for each operation that was used in it.
-const maxShards = 16
-
 // Export counts what happens to one export. It is an nbd.Observer; a server
 // that gives each connection a Shard of it keeps connections from slowing each
-// other down. All methods may be called by many goroutines at once, also after
-// Close.
+// other down. What comes through FUSE or passes a layer of the export's stack is
+// counted apart, by FUSE and Layer. All methods may be called by many goroutines
+// at once, also after Close.
 type Export struct {
 	name     string // as in the label
 	registry *Registry
-	shards   []*shard
-	opened   atomic.Uint64 // connections since the beginning
+	nbd      *Requests
 
-	mu      sync.Mutex // guards all below
-	tallies [nbd.NumOps]*tally
-	info    block.Info
-	known   bool // info was set
+	mu     sync.Mutex // guards all below
+	fuse   *Requests  // nil until it is asked for
+	layers map[string]*Requests
+	gauges func() Gauges
+	info   block.Info
+	known  bool // info was set
 }
 
-// shard counts for some of an export's connections. It is as large as two cache
-// lines, so that shards allocated side by side have none in common.
-type shard struct {
-	ops      [nbd.NumOps]atomic.Pointer[counter]
-	inFlight [nbd.NumOps]atomic.Int64
-	conns    atomic.Int64
-	_        [128 - 8*(2*nbd.NumOps+2)]byte
-	export   *Export
-}
-
-var (
-	_ nbd.Observer = (*Export)(nil)
-	_ nbd.Observer = (*shard)(nil)
-)
+var _ nbd.Observer = (*Export)(nil)
 
 func newExport(r *Registry, name string) *Export {
-	e := &Export{name: name, registry: r}
-	for range min(runtime.GOMAXPROCS(0), maxShards) {
-		e.shards = append(e.shards, &shard{export: e})
-	}
-	return e
+	return &Export{name: name, registry: r, nbd: newRequests(maxShards)}
 }
 
 // label makes any name fit to be a label's value, which has to be UTF-8.
 func label(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
 
-// Shard gives an Observer to be used by one connection. Connections get the one
-// that has the fewest, so their counting shares no cache line as long as there
-// are no more of them than processors. There is nothing to give back.
-func (e *Export) Shard() nbd.Observer {
-	best := e.shards[0]
-	for _, s := range e.shards[1:] {
-		if s.conns.Load() < best.conns.Load() {
-			best = s
-		}
-	}
-	return best
-}
+// Shard gives an Observer to be used by one NBD connection; see Requests.Shard.
+func (e *Export) Shard() nbd.Observer { return e.nbd.Shard() }
 
-// Request counts an answered request; see nbd.Observer.
+// Request counts an answered NBD request; see nbd.Observer.
 func (e *Export) Request(op nbd.Op, bytes int64, took time.Duration, kind block.Kind) {
-	e.shards[0].Request(op, bytes, took, kind)
+	e.nbd.Request(op, bytes, took, kind)
 }
 
-// InFlight changes the number of requests being worked on.
-func (e *Export) InFlight(op nbd.Op, delta int) { e.shards[0].InFlight(op, delta) }
+// InFlight changes the number of NBD requests being worked on.
+func (e *Export) InFlight(op nbd.Op, delta int) { e.nbd.InFlight(op, delta) }
 
-// Connection changes the number of connections.
-func (e *Export) Connection(delta int) { e.shards[0].Connection(delta) }
+// Connection changes the number of NBD connections.
+func (e *Export) Connection(delta int) { e.nbd.Connection(delta) }
+
+// FUSE gives what counts the requests that come through FUSE, and the open
+// files. An export that is never asked for it pays nothing for it.
+func (e *Export) FUSE() *Requests {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.fuse == nil {
+		e.fuse = newRequests(maxSpread)
+	}
+	return e.fuse
+}
+
+// Layer gives what counts the requests that pass a layer of the export's stack,
+// by the name that it has in the label.
+func (e *Export) Layer(name string) *Requests {
+	name = label(name)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.layers == nil {
+		e.layers = make(map[string]*Requests)
+	}
+	r := e.layers[name]
+	if r == nil {
+		r = newRequests(maxSpread)
+		e.layers[name] = r
+	}
+	return r
+}
 
 // SetInfo tells size and mode of the export, at its beginning and after each
 // change. Until then the metrics about them are absent.
@@ -89,55 +88,49 @@ func (e *Export) SetInfo(info block.Info) {
 	e.info, e.known = info, true
 }
 
+// SetGauges says whom to ask, at each scrape, what the export is doing. Until
+// then the metrics about that are absent. It may be asked by several goroutines at
+// once, and is not asked with a lock held.
+func (e *Export) SetGauges(ask func() Gauges) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.gauges = ask
+}
+
 // Close takes the export's metrics out of the registry. What is counted
 // afterwards is lost.
 func (e *Export) Close() { e.registry.remove(e) }
 
-// tally gives the wide counters of an operation; it makes them for the first
-// request.
-func (e *Export) tally(op nbd.Op) *tally {
+// parts is what a scrape looks at, all of one moment.
+type parts struct {
+	protocols []part // that are in use
+	layers    []part
+	gauges    func() Gauges
+	info      block.Info
+	known     bool
+}
+
+// part is Requests and their name.
+type part struct {
+	name string
+	*Requests
+}
+
+// The values of the label "protocol".
+const (
+	protocolNBD  = "nbd"
+	protocolFUSE = "fuse"
+)
+
+func (e *Export) parts() parts {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.tallies[op] == nil {
-		e.tallies[op] = &tally{}
+	p := parts{protocols: []part{{protocolNBD, e.nbd}}, gauges: e.gauges, info: e.info, known: e.known}
+	if e.fuse != nil {
+		p.protocols = append(p.protocols, part{protocolFUSE, e.fuse})
 	}
-	return e.tallies[op]
-}
-
-// Request counts an answered request. A duration below zero counts as zero.
-func (s *shard) Request(op nbd.Op, bytes int64, took time.Duration, kind block.Kind) {
-	c := s.ops[op].Load()
-	if c == nil {
-		c = s.use(op)
+	for _, name := range slices.Sorted(maps.Keys(e.layers)) {
+		p.layers = append(p.layers, part{name, e.layers[name]})
 	}
-	bucket := bucketOf(took)
-	nanos, n := uint64(max(took, 0)), uint64(max(bytes, 0))
-	if kind != block.OK || !c.add(bucket, nanos, n) {
-		c.spill(bucket, nanos, n, kind)
-	}
-}
-
-// use makes the counter of an operation at its first request.
-func (s *shard) use(op nbd.Op) *counter {
-	t := s.export.tally(op)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c := s.ops[op].Load(); c != nil {
-		return c // another goroutine was faster
-	}
-	c := &counter{total: t}
-	t.counters = append(t.counters, c)
-	s.ops[op].Store(c)
-	return c
-}
-
-// InFlight changes the number of requests being worked on.
-func (s *shard) InFlight(op nbd.Op, delta int) { s.inFlight[op].Add(int64(delta)) }
-
-// Connection changes the number of connections.
-func (s *shard) Connection(delta int) {
-	s.conns.Add(int64(delta))
-	if delta > 0 {
-		s.export.opened.Add(uint64(delta))
-	}
+	return p
 }

@@ -18,7 +18,7 @@ import (
 func TestShardsAreSpread(t *testing.T) {
 	e := New(Build{}).Export("x")
 	seen := make(map[nbd.Observer]int)
-	for range 3 * len(e.shards) {
+	for range 3 * len(e.nbd.shards) {
 		o := e.Shard()
 		o.Connection(1)
 		seen[o]++
@@ -28,10 +28,10 @@ func TestShardsAreSpread(t *testing.T) {
 			t.Errorf("a shard has %d connections, want 3", n)
 		}
 	}
-	if len(seen) != len(e.shards) || len(e.shards) != min(runtime.GOMAXPROCS(0), maxShards) {
-		t.Errorf("%d of %d shards used", len(seen), len(e.shards))
+	if len(seen) != len(e.nbd.shards) || len(e.nbd.shards) != min(runtime.GOMAXPROCS(0), maxShards) {
+		t.Errorf("%d of %d shards used", len(seen), len(e.nbd.shards))
 	}
-	last := e.shards[len(e.shards)-1]
+	last := e.nbd.shards[len(e.nbd.shards)-1]
 	last.Connection(-1)
 	if e.Shard() != nbd.Observer(last) {
 		t.Error("the shard with the fewest connections was not chosen")

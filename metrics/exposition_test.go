@@ -49,7 +49,7 @@ func sample() *Registry {
 	r := New(Build{Version: "1.2.3", GoVersion: "go1.26"})
 	e := r.Export("disk0")
 	e.SetInfo(block.Info{Size: 10 << 30})
-	a, b := e.Shard(), e.shards[len(e.shards)-1]
+	a, b := e.Shard(), e.nbd.shards[len(e.nbd.shards)-1]
 	a.Connection(1)
 	b.Connection(1)
 	b.Connection(1)
@@ -65,6 +65,21 @@ func sample() *Registry {
 	b.Request(nbd.OpRead, 512, time.Minute*2, block.IO)
 	b.Request(nbd.OpRead, 512, 0, block.OutOfRange)
 	a.Request(nbd.OpFlush, 0, 20*time.Millisecond, block.NoSpace)
+	f := e.FUSE()
+	f.Open(2)
+	f.Open(-1)
+	f.InFlight(nbd.OpWrite, 1)
+	f.Request(nbd.OpWrite, 8192, 3*time.Millisecond, block.OK)
+	l := e.Layer("storage")
+	l.Request(nbd.OpRead, 4096, time.Millisecond, block.Transient)
+	l.Pinned(1 << 20)
+	l.Pinned(4096)
+	e.SetGauges(func() Gauges {
+		return Gauges{
+			State: "held", Held: 3, HeldTime: 90 * time.Second, Throttled: 7, ThrottledTime: 1500 * time.Millisecond,
+			Swaps: 2, LastSwap: 20 * time.Millisecond, LongestSwap: 50 * time.Millisecond,
+		}
+	})
 	r.Export("idle").SetInfo(block.Info{Size: 512, ReadOnly: true})
 	r.Export("new")
 	return r

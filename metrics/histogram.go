@@ -2,6 +2,8 @@ package metrics
 
 import (
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -21,18 +23,23 @@ const maxGap = 2
 // once. client_golang's own cannot be filled from existing counts that way.
 type histogram struct {
 	snapshot
+	desc   *prometheus.Desc
 	labels []*dto.LabelPair
 }
 
-func newHistogram(export, op string) *histogram {
-	return &histogram{labels: []*dto.LabelPair{ // in the order of their names
-		{Name: new("export"), Value: &export},
-		{Name: new("op"), Value: &op},
-	}}
+// newHistogram takes the values of the labels export, the family's own, and op.
+func newHistogram(f *family, labels [3]string) *histogram {
+	pairs := []*dto.LabelPair{
+		{Name: new("export"), Value: &labels[0]},
+		{Name: &f.label, Value: &labels[1]},
+		{Name: new("op"), Value: &labels[2]},
+	}
+	slices.SortFunc(pairs, func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return &histogram{desc: f.duration, labels: pairs}
 }
 
 // Desc names the metric; see prometheus.Metric.
-func (h *histogram) Desc() *prometheus.Desc { return descDuration }
+func (h *histogram) Desc() *prometheus.Desc { return h.desc }
 
 // Write fills in both forms of the histogram; see prometheus.Metric.
 func (h *histogram) Write(out *dto.Metric) error {

@@ -83,16 +83,16 @@ func TestServed(t *testing.T) {
 	<-served
 	got := text(t, r)
 	for _, want := range []string{
-		`sluice_requests_total{export="ram",op="read"} 30`,
-		`sluice_requests_total{export="ram",op="write"} 21`,
-		`sluice_requests_total{export="ram",op="flush"} 1`,
-		`sluice_request_bytes_total{export="ram",op="read"} 122880`,
-		`sluice_request_bytes_total{export="ram",op="write"} 86016`,
-		`sluice_request_bytes_total{export="ram",op="flush"} 0`,
-		`sluice_request_errors_total{export="ram",kind="no_space",op="write"} 1`,
-		`sluice_request_duration_seconds_count{export="ram",op="read"} 30`,
-		`sluice_requests_in_flight{export="ram",op="read"} 0`,
-		`sluice_requests_in_flight{export="ram",op="write"} 0`,
+		`sluice_requests_total{export="ram",op="read",protocol="nbd"} 30`,
+		`sluice_requests_total{export="ram",op="write",protocol="nbd"} 21`,
+		`sluice_requests_total{export="ram",op="flush",protocol="nbd"} 1`,
+		`sluice_request_bytes_total{export="ram",op="read",protocol="nbd"} 122880`,
+		`sluice_request_bytes_total{export="ram",op="write",protocol="nbd"} 86016`,
+		`sluice_request_bytes_total{export="ram",op="flush",protocol="nbd"} 0`,
+		`sluice_request_errors_total{export="ram",kind="no_space",op="write",protocol="nbd"} 1`,
+		`sluice_request_duration_seconds_count{export="ram",op="read",protocol="nbd"} 30`,
+		`sluice_requests_in_flight{export="ram",op="read",protocol="nbd"} 0`,
+		`sluice_requests_in_flight{export="ram",op="write",protocol="nbd"} 0`,
 		`sluice_connections{export="ram"} 0`,
 		`sluice_connections_total{export="ram"} 1`,
 	} {

@@ -198,6 +198,9 @@ func TestPrometheus(t *testing.T) {
 		e.Request(nbd.OpRead, 4096, time.Millisecond, block.OK)
 	}
 	e.Request(nbd.OpWrite, 512, 3*time.Second, block.NoSpace)
+	e.FUSE().Request(nbd.OpZero, 4096, time.Millisecond, block.OK)
+	e.Layer("storage").Request(nbd.OpRead, 4096, time.Millisecond, block.OK)
+	e.SetGauges(func() Gauges { return Gauges{State: "held", Held: 2, HeldTime: time.Minute} })
 
 	config := fmt.Sprintf("scrape_configs:\n- job_name: sluice\n  scrape_interval: 1s\n  static_configs:\n"+
 		"  - targets: [%q]\n", s.Addr())
@@ -213,6 +216,8 @@ func TestPrometheus(t *testing.T) {
 		p.until(`sluice_request_bytes_total{export="disk0",op="read"}`, between(4095999, 4096000))
 		p.until(`sluice_request_errors_total{kind="no_space"} > 0`, between(0, 1))
 		p.until(`sluice_export_size_bytes`, between(1<<30-1, 1<<30))
+		p.until(`sluice_requests_total{protocol="fuse",op="zero"}`, between(0, 1))
+		p.until(`sluice_export_state == 1 and on () sluice_held_requests == 2`, between(0, 1))
 	}
 	// 1 ms lies in the native bucket from 2^-10 to 2^(-10+1/8) s and in the classic one from 2^-10 to 2^-9 s.
 	const hist = `sluice_request_duration_seconds`
@@ -225,6 +230,7 @@ func TestPrometheus(t *testing.T) {
 
 	// What is counted between two scrapes shows in rates, whose quantiles are new ones.
 	for range 3000 {
+		e.Layer("storage").Request(nbd.OpRead, 4096, 8*time.Millisecond, block.OK)
 		e.Request(nbd.OpRead, 4096, 9*time.Millisecond, block.OK)
 	}
 	native.until(`histogram_quantile(0.99, rate(`+hist+`{op="read"}[1m]))`, between(0.0086, 0.0093))

@@ -79,7 +79,7 @@ func TestPages(t *testing.T) {
 		status int
 		holds  string
 	}{
-		{"/metrics", false, 200, `sluice_requests_total{export="disk",op="read"} 1`},
+		{"/metrics", false, 200, `sluice_requests_total{export="disk",op="read",protocol="nbd"} 1`},
 		{"/metrics", false, 200, "go_goroutines "},
 		{"/healthz", false, 200, "ok\n"},
 		{"/", false, 404, ""},

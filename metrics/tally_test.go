@@ -34,7 +34,7 @@ func TestTallyModel(t *testing.T) {
 				kind = block.Kind(rapid.IntRange(1, numKinds+2).Draw(t, "kind"))
 			}
 			times := rapid.SampledFrom([]int{1, 2, 1<<countBits - 1, 1 << countBits, 3000}).Draw(t, "times")
-			o := e.shards[rapid.IntRange(0, len(e.shards)-1).Draw(t, "shard")]
+			o := e.nbd.shards[rapid.IntRange(0, len(e.nbd.shards)-1).Draw(t, "shard")]
 			for range times {
 				o.Request(nbd.OpWrite, bytes, took, kind)
 			}
@@ -96,7 +96,7 @@ func TestScrapeWhileCounting(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
-			o := nbd.Observer(e.shards[w%len(e.shards)]) // several to a shard
+			o := nbd.Observer(e.nbd.shards[w%len(e.nbd.shards)]) // several to a shard
 			for i := range each {
 				kind := block.OK
 				if i%100 == 0 {

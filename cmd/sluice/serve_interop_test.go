@@ -283,7 +283,7 @@ func TestServeMetricsAndPorts(t *testing.T) {
 	_, uri, _ := served(t, "mem://1M", "--metrics", metrics, "--nbd", "tcp:"+port, "--name", "ram", "--pprof")
 	lab.Run(t, "qemu-io", "-f", "raw", "-c", "write 0 64k", uri)
 	for page, want := range map[string]string{
-		"/metrics": `sluice_requests_total{export="ram",op="write"} 1`, "/healthz": "ok", "/debug/pprof/": "goroutine",
+		"/metrics": `sluice_requests_total{export="ram",op="write",protocol="nbd"} 1`, "/healthz": "ok", "/debug/pprof/": "goroutine",
 	} {
 		res, err := http.Get("http://" + metrics + page)
 		if err != nil {
