@@ -24,11 +24,12 @@
 //
 // # What Info says
 //
-// Info tells of the current Device. What an exporter was told earlier goes on to
-// work: a power that the next Device does not have is made up for (zeroes are
-// written, FUA is followed by a flush, a discard is ignored, everything is data).
-// What cannot be made up for (read-only, whole blocks, shorter requests, fewer
-// bytes, clients over several connections) makes an exchange fail with Invalid.
+// Exporters and filters look once at what is below them, so every power is there
+// from the beginning and stays, whatever Devices come. Where the current one does
+// not have it, it is made up for: zeroes are written, FUA is followed by a flush, a
+// discard is ignored, everything is data, no range can be pinned. What cannot be
+// made up for (read-only, whole blocks, shorter requests, fewer bytes, clients over
+// several connections) makes an exchange fail with Invalid.
 //
 // # Locks and goroutines
 //

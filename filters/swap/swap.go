@@ -14,6 +14,7 @@ import (
 // Device is a Device whose storage can be exchanged.
 type Device struct {
 	current atomic.Pointer[generation]
+	resize  block.Cap // CapResize, if the first Device had it
 	pins    pins
 	stats   stats
 
@@ -37,7 +38,7 @@ func newGeneration(dev block.Device) *generation {
 
 // New puts dev, which the result owns, behind a Device that can be exchanged.
 func New(dev block.Device) *Device {
-	d := &Device{}
+	d := &Device{resize: dev.Info().Caps & block.CapResize}
 	d.current.Store(newGeneration(dev))
 	return d
 }
@@ -46,15 +47,26 @@ func New(dev block.Device) *Device {
 // protocol. Devices with a lower limit cannot come in place of one without.
 const maxLength = 32 << 20
 
-// dropped are the powers that do not outlive an exchange: a write can wait for
-// it, and the next Device may have no fast zeroes.
-const dropped = block.CapFastZero | block.CapNowaitWrites
+// lasting are the powers that are there whatever the current Device has: exporters
+// and filters look once at what is below them. Where the Device has one of them
+// not, it is made up for; see doc.go.
+const lasting = block.CapFUA | block.CapZero | block.CapDiscard | block.CapExtents | block.CapDepth | block.CapPrefetch |
+	block.CapNowait | block.CapFileRange | block.CapBitmaps
 
-// Info tells what the current Device can do, as far as that can be kept up.
-func (d *Device) Info() block.Info { return promised(d.current.Load().dev.Device.Info()) }
+// passing are the powers that are told as they are: nobody stands on them who
+// cannot do without. Writes that never wait are not among them, since they wait
+// for an exchange.
+const passing = block.CapFlush | block.CapSerialWrites | block.CapMultiConn
+
+// Info tells of the current Device.
+func (d *Device) Info() block.Info {
+	info := promised(d.current.Load().dev.Device.Info())
+	info.Caps |= d.resize
+	return info
+}
 
 func promised(info block.Info) block.Info {
-	info.Caps = info.Caps&^dropped | block.CapFUA
+	info.Caps = info.Caps&passing | lasting
 	if info.Block.Max == 0 {
 		info.Block.Max = maxLength
 	}

@@ -102,30 +102,40 @@ func TestSuite(t *testing.T) {
 	}.Run(t)
 }
 
-// The suite again on a Device that has been exchanged for one without powers, by
-// a client that was told of those of the first.
+// The suite again on a Device that came in the place of one with other powers.
 func TestSuiteAfterExchange(t *testing.T) {
-	blocktest.Suite{
-		Open: func(t testing.TB) block.Device {
-			d := New(newMem(t, 1<<20))
-			told := d.Info()
-			told.Caps &^= block.CapResize
-			if err := d.Swap(ctx, few{newMem(t, 1<<20)}, nil); err != nil {
-				t.Fatal(err)
-			}
-			return remembering{d, told}
-		},
-		LooseZero: true, // what is all data has no holes to tell of
-	}.Run(t)
+	for _, c := range []struct {
+		name        string
+		first, next func(testing.TB) block.Device
+	}{
+		{"powers lost", ram, without},
+		{"powers gained", without, ram},
+		{"file gained", without, func(t testing.TB) block.Device { return newFile(t, 1<<20) }},
+	} {
+		blocktest.Suite{
+			Name: c.name,
+			Open: func(t testing.TB) block.Device {
+				d := New(c.first(t))
+				if err := d.Swap(ctx, c.next(t), nil); err != nil {
+					t.Fatal(err)
+				}
+				return settled{d}
+			},
+		}.Run(t)
+	}
 }
 
-// remembering is a Device whose Info is what it was.
-type remembering struct {
-	*Device
-	info block.Info
-}
+func ram(t testing.TB) block.Device     { return newMem(t, 1<<20) }
+func without(t testing.TB) block.Device { return few{newMem(t, 1<<20)} }
 
-func (r remembering) Info() block.Info { return r.info }
+// settled is a Device that is not resized: whether it can be depends on the first.
+type settled struct{ *Device }
+
+func (s settled) Info() block.Info {
+	info := s.Device.Info()
+	info.Caps &^= block.CapResize
+	return info
+}
 
 // A thousand exchanges while writers write and read back: every one sees its own
 // writes, whichever Device they went to.

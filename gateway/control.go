@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+
+	"sluice/block"
+	"sluice/filters/hold"
+	"sluice/gateway/spec"
+)
+
+// Change replaces the settings of an export, which take effect at once. Those of
+// an export from the configuration last until it is read again.
+func (g *Gateway) Change(_ context.Context, name string, s spec.Settings) (Status, error) {
+	e, err := g.find("change export", name)
+	if err != nil {
+		return Status{}, err
+	}
+	e.control.Lock()
+	defer e.control.Unlock()
+	return e.change(s)
+}
+
+// change is Change with control held.
+func (e *export) change(s spec.Settings) (Status, error) {
+	next := e.described()
+	next.Settings = s
+	next.Faults = slices.Clone(s.Faults)
+	if err := next.Check(); err != nil {
+		return Status{}, err
+	}
+	rules, err := e.gw.rules(e.name, s)
+	if err != nil {
+		return Status{}, err
+	}
+	e.mu.Lock()
+	if e.over {
+		e.mu.Unlock()
+		return Status{}, block.Errorf(block.NotFound, "change export", e.name, -1, "there is no such export")
+	}
+	before, st := e.spec, e.stack
+	e.spec, e.rules = next, rules
+	e.mu.Unlock()
+	if err := e.gw.keep(e); err != nil {
+		e.mu.Lock()
+		e.spec = before
+		e.mu.Unlock()
+		return Status{}, err
+	}
+	if st != nil {
+		st.adjust(e.gw, s, rules)
+	}
+	return e.tell(ExportChanged), nil
+}
+
+// tell publishes an event about the export and gives its Status.
+func (e *export) tell(kind EventKind) Status {
+	st := e.status()
+	e.gw.events.publish(Event{Kind: kind, Export: e.name, Status: &st})
+	return st
+}
+
+// opened gives the stack of an export that is open; control is held.
+func (e *export) opened(op string) (*stack, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stack == nil {
+		return nil, block.Errorf(block.Busy, op, e.name, -1, "its image is not open (%s)", e.state)
+	}
+	return e.stack, nil
+}
+
+// Resize changes the size of an export's image. NBD clients see it with their
+// next connection, FUSE files at once.
+func (g *Gateway) Resize(ctx context.Context, name string, size int64) (Status, error) {
+	e, err := g.find("resize export", name)
+	if err != nil {
+		return Status{}, err
+	}
+	e.control.Lock()
+	defer e.control.Unlock()
+	st, err := e.opened("resize export")
+	if err != nil {
+		return Status{}, err
+	}
+	info := st.top.Info()
+	switch {
+	case info.ReadOnly:
+		return Status{}, block.Errorf(block.ReadOnly, "resize export", name, -1, "")
+	case !info.Has(block.CapResize):
+		return Status{}, block.Errorf(block.Unsupported, "resize export", name, -1, "its image cannot be resized")
+	case size < 0:
+		return Status{}, block.Errorf(block.Invalid, "resize export", name, -1, "a size of %d bytes", size)
+	}
+	if err := st.image.Resize(ctx, size); err != nil {
+		return Status{}, block.Wrap(err, "resize export", name, -1)
+	}
+	e.resized(st)
+	return e.tell(ExportChanged), nil
+}
+
+// resized tells the exporters of the size that the device has now.
+func (e *export) resized(st *stack) {
+	if e.counters != nil {
+		e.counters.SetInfo(st.top.Info())
+	}
+	if e.gw.cfg.Files != nil && !e.described().NoFUSE {
+		if err := e.gw.cfg.Files.Resized(e.name); err != nil {
+			e.gw.cfg.Log.Error("FUSE clients were not told of the new size", "export", e.name, "err", err)
+		}
+	}
+}
+
+// Resume makes a held export try its storage at once, a frozen one take changes
+// again, and one that could not be opened try again.
+func (g *Gateway) Resume(_ context.Context, name string) (Status, error) {
+	e, err := g.find("resume export", name)
+	if err != nil {
+		return Status{}, err
+	}
+	e.mu.Lock()
+	st, failed := e.stack, e.state == Failed
+	e.mu.Unlock()
+	switch {
+	case st != nil:
+		st.hold.Resume()
+	case failed:
+		g.openLater(e, true)
+	}
+	return e.status(), nil
+}
+
+// Exchange puts another image, or more layers, in the place of an export's image
+// while clients use it. See swap.Device.Exchange: next gets the image when nothing
+// is in flight and everything is durable, and owns it if it succeeds. Calls wait
+// meanwhile, and none fails. It fails with Busy while the kernel moves a FUSE
+// file's bytes by itself (passthrough).
+func (g *Gateway) Exchange(ctx context.Context, name string, next func(ctx context.Context, old block.Device) (block.Device, error)) error {
+	e, err := g.find("exchange image of", name)
+	if err != nil {
+		return err
+	}
+	e.control.Lock()
+	defer e.control.Unlock()
+	st, err := e.opened("exchange image of")
+	if err != nil {
+		return err
+	}
+	if e.passthrough() {
+		return block.Errorf(block.Busy, "exchange image of", name, -1,
+			"the kernel has the file of %s itself (passthrough); serve the export without", name)
+	}
+	e.mu.Lock()
+	e.set(Swapping, nil)
+	e.mu.Unlock()
+	err = st.image.Exchange(ctx, next)
+	e.mu.Lock()
+	e.set(Serving, nil)
+	e.mu.Unlock()
+	if err != nil {
+		return block.Wrap(err, "exchange image of", name, -1)
+	}
+	e.resized(st)
+	e.tell(ExportSwapped)
+	return nil
+}
+
+// passthrough reports whether the kernel moves the FUSE file's bytes by itself.
+func (e *export) passthrough() bool {
+	s := e.described()
+	return s.Passthrough && e.gw.cfg.Files != nil && !s.NoFUSE && e.gw.cfg.Files.Passthrough(e.name)
+}
+
+// status describes the export as it is.
+func (e *export) status() Status {
+	e.mu.Lock()
+	s := Status{
+		Spec: e.spec, State: e.state, Since: e.since, Source: e.source, Connections: e.clients,
+		Capabilities: []string{}, ReadOnly: e.spec.ReadOnly,
+	}
+	if e.why != nil {
+		s.Error = e.why.Error()
+	}
+	st, own := e.stack, e.own
+	e.mu.Unlock()
+	s.Spec.URL = redact(s.Spec.URL)
+	s.URIs = append(e.gw.URIs(e.name), own.uris(e.gw.tls())...)
+	if st == nil {
+		return s
+	}
+	info := st.top.Info()
+	s.Size, s.ReadOnly, s.Capabilities = info.Size, info.ReadOnly, names(info.Caps)
+	if files := e.gw.cfg.Files; files != nil && !s.Spec.NoFUSE {
+		s.File = filepath.Join(files.Dir(), e.name)
+		s.OpenFiles, _ = files.OpenCount(e.name) // none, when it is just being removed
+		s.Passthrough = files.Passthrough(e.name)
+	}
+	s.held(st.hold.State())
+	return s
+}
+
+// held puts what the hold filter says over a state of Serving.
+func (s *Status) held(h hold.State) {
+	if s.State != Serving && s.State != Swapping || h.Status == hold.Serving {
+		return
+	}
+	s.State, s.Since, s.HeldNow = Held, h.Since, h.Waiting
+	if h.Status == hold.Frozen {
+		s.State = Frozen
+	}
+	if h.Err != nil {
+		s.Error = h.Err.Error()
+	}
+}

@@ -1,0 +1,316 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"sluice/backends/location"
+	"sluice/block"
+	"sluice/filters/fault"
+	"sluice/filters/hold"
+	"sluice/fusefs"
+	"sluice/gateway/endpoint"
+	"sluice/gateway/image"
+	"sluice/gateway/spec"
+	"sluice/metrics"
+	"sluice/nbd"
+)
+
+// export is one export from its Spec to its end: reserved in the table, opened,
+// served, withdrawn (nobody new comes in), ended.
+type export struct {
+	gw       *Gateway
+	name     string
+	id       uint64 // of its FUSE file, the same in every process
+	source   Source
+	rules    []fault.Rule    // of the Spec that it began with
+	counters *metrics.Export // nil without metrics
+
+	// control is held by the one who opens, changes, exchanges or ends it. It is
+	// taken before Gateway.mu and before mu.
+	control sync.Mutex
+
+	mu      sync.Mutex         // guards all below
+	abort   context.CancelFunc // ends the attempts to open it in the background; may be nil
+	spec    spec.Spec
+	state   State // but Held and Frozen, which the stack knows
+	since   time.Time
+	why     error
+	stack   *stack // nil until it is open, and after its end
+	own     *ownSockets
+	ready   chan struct{} // closed when clients need not wait: it is open, has failed, or has ended
+	clients int
+	idle    chan struct{} // closed when the last client leaves; made by who waits for it
+	gone    bool          // withdrawn
+	over    bool          // ended
+}
+
+func newExport(g *Gateway, s spec.Spec, from Source, id uint64) *export {
+	e := &export{
+		gw: g, name: s.Name, id: id, source: from, spec: s,
+		state: Opening, since: time.Now(), ready: make(chan struct{}),
+	}
+	if g.cfg.Metrics != nil {
+		e.counters = g.cfg.Metrics.Export(s.Name)
+	}
+	return e
+}
+
+// described gives the Spec as it is now.
+func (e *export) described() spec.Spec {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.spec
+}
+
+func (e *export) ended() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.over
+}
+
+// giveUp ends the attempts to open it in the background.
+func (e *export) giveUp() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stack == nil && e.abort != nil {
+		e.abort()
+	}
+}
+
+// set changes the state; e.mu is held.
+func (e *export) set(s State, why error) {
+	e.state, e.since, e.why = s, time.Now(), why
+}
+
+// open opens the image and makes the export known to clients. The caller holds
+// control. When it fails nothing is open.
+func (e *export) open(ctx context.Context) error {
+	s := e.described()
+	st, err := e.gw.build(ctx, e, s)
+	if err != nil {
+		return err
+	}
+	if err := e.publish(ctx, s, st); err != nil {
+		return errors.Join(err, st.top.Close())
+	}
+	return nil
+}
+
+// publish gives the stack to the exporters.
+func (e *export) publish(ctx context.Context, s spec.Spec, st *stack) error {
+	own, err := e.listen(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := e.show(s, st); err != nil {
+		own.close()
+		return err
+	}
+	if e.counters != nil {
+		e.counters.SetInfo(st.top.Info())
+	}
+	e.mu.Lock()
+	e.stack, e.own = st, own
+	e.set(Serving, nil)
+	close(e.ready)
+	e.mu.Unlock()
+	own.serve()
+	return nil
+}
+
+// show makes the FUSE file, where the gateway has a mount.
+func (e *export) show(s spec.Spec, st *stack) error {
+	if e.gw.cfg.Files == nil || s.NoFUSE {
+		return nil
+	}
+	f := fusefs.File{
+		Name: s.Name, ID: e.id, Device: st.top, ReadOnly: s.ReadOnly, Passthrough: s.Passthrough,
+		Xattrs: map[string]string{
+			"user.sluice.format": image.Format{Name: s.Format}.Of(s.URL),
+			"user.sluice.url":    location.Redact(s.URL),
+		},
+	}
+	return e.gw.cfg.Files.Add(f)
+}
+
+// withdraw lets nobody new in. Without force it fails with Busy when somebody is
+// in, and nothing has changed then. The caller holds control.
+func (e *export) withdraw(ctx context.Context, force bool) error {
+	e.mu.Lock()
+	if n := e.clients; n > 0 && !force {
+		e.mu.Unlock()
+		return block.Errorf(block.Busy, "remove export", e.name, -1, "%d NBD clients are connected", n)
+	}
+	e.gone = true
+	shown := e.stack != nil && e.gw.cfg.Files != nil && !e.spec.NoFUSE
+	e.mu.Unlock()
+	if !shown {
+		return nil
+	}
+	err := e.gw.cfg.Files.Remove(ctx, e.name, force)
+	if block.KindOf(err) == block.NotFound {
+		return nil // the mount is closed already
+	}
+	if err != nil {
+		e.mu.Lock()
+		e.gone = false
+		e.mu.Unlock()
+	}
+	return err
+}
+
+// end ends a withdrawn export: clients finish, the image is flushed and closed.
+// The caller holds control.
+func (e *export) end(ctx context.Context) error {
+	e.mu.Lock()
+	opened := e.stack != nil
+	e.set(Closing, nil)
+	e.mu.Unlock()
+	if opened {
+		e.drain(ctx)
+	}
+	e.mu.Lock()
+	st, own := e.stack, e.own
+	e.stack, e.own, e.gone, e.over = nil, nil, true, true
+	select {
+	case <-e.ready:
+	default:
+		close(e.ready)
+	}
+	e.mu.Unlock()
+	own.close()
+	if st == nil {
+		return nil
+	}
+	return e.release(ctx, st)
+}
+
+// drain lets the clients finish and sends them away, in the end by force.
+func (e *export) drain(ctx context.Context) {
+	ctx, done := e.gw.limited(ctx)
+	defer done()
+	err := errors.Join(e.gw.srv.End(ctx, e.name), e.own.end(ctx))
+	if err != nil {
+		e.gw.cfg.Log.Warn("requests in progress were cut off", "export", e.name, "err", err)
+	}
+	e.mu.Lock()
+	idle := make(chan struct{})
+	if e.clients == 0 {
+		close(idle)
+	} else {
+		e.idle = idle
+	}
+	e.mu.Unlock()
+	select {
+	case <-idle:
+	case <-ctx.Done(): // a client in the handshake; the device tells it that it is closed
+	}
+}
+
+// release flushes and closes a stack. A storage that is away must not keep the
+// process from ending, though who cuts clients off still wants the flush.
+func (e *export) release(ctx context.Context, st *stack) error {
+	ctx, done := e.gw.limited(context.WithoutCancel(ctx))
+	defer done()
+	var err error
+	if !st.top.Info().ReadOnly {
+		err = block.Wrap(st.top.Flush(ctx), "flush", e.name, -1)
+	}
+	return errors.Join(err, block.Wrap(st.top.Close(), "close", e.name, -1))
+}
+
+// ownSockets are an export's sockets besides the gateway's, with a server of
+// their own. A nil one is none.
+type ownSockets struct {
+	srv       *nbd.Server
+	listeners []net.Listener
+	serving   sync.WaitGroup
+	failed    func(net.Listener, error)
+}
+
+// listen opens the export's own sockets.
+func (e *export) listen(ctx context.Context, s spec.Spec) (*ownSockets, error) {
+	if len(s.NBD) == 0 {
+		return nil, nil
+	}
+	own := &ownSockets{failed: func(l net.Listener, err error) {
+		e.gw.cfg.Log.Error("a socket is lost", "export", e.name, "address", l.Addr(), "err", err)
+	}}
+	for _, text := range s.NBD {
+		a, err := endpoint.Parse(text)
+		if err == nil {
+			var l net.Listener
+			if l, err = endpoint.Listen(ctx, a); err == nil {
+				own.listeners = append(own.listeners, l)
+			}
+		}
+		if err != nil {
+			own.close()
+			return nil, fmt.Errorf("export %s: %w", e.name, err)
+		}
+	}
+	cfg := e.gw.cfg.Server
+	cfg.Catalog, cfg.Logger = single{e}, e.gw.cfg.Log
+	own.srv = nbd.NewServer(cfg)
+	return own, nil
+}
+
+// serve accepts clients until end or close.
+func (o *ownSockets) serve() {
+	if o == nil {
+		return
+	}
+	for _, l := range o.listeners {
+		o.serving.Go(func() {
+			if err := o.srv.Serve(l); !errors.Is(err, nbd.ErrServerClosed) {
+				o.failed(l, err)
+			}
+		})
+	}
+}
+
+// end drains the server.
+func (o *ownSockets) end(ctx context.Context) error {
+	if o == nil {
+		return nil
+	}
+	err := o.srv.Shutdown(ctx)
+	o.serving.Wait()
+	return err
+}
+
+// uris are where clients find the export, at its own sockets.
+func (o *ownSockets) uris(tls bool) []string {
+	if o == nil {
+		return nil
+	}
+	uris := make([]string, 0, len(o.listeners))
+	for _, l := range o.listeners {
+		uris = append(uris, endpoint.URI(l.Addr(), "", tls))
+	}
+	return uris
+}
+
+// close gives up the sockets; the server has ended or never begun.
+func (o *ownSockets) close() {
+	if o == nil {
+		return
+	}
+	if o.srv != nil {
+		_ = o.srv.Close()
+	}
+	for _, l := range o.listeners {
+		_ = l.Close()
+	}
+}
+
+// changed is told by the hold filter that the storage went away or came back.
+func (e *export) changed(hold.State) {
+	st := e.status()
+	e.gw.events.publish(Event{Kind: ExportState, Export: e.name, Status: &st})
+}

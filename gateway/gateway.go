@@ -1,0 +1,317 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/block"
+	"sluice/fusefs"
+	"sluice/gateway/endpoint"
+	"sluice/gateway/spec"
+	"sluice/gateway/state"
+	"sluice/metrics"
+	"sluice/nbd"
+)
+
+// Config configures a Gateway.
+type Config struct {
+	// Server is the NBD server's configuration; its Catalog is the gateway's.
+	Server nbd.ServerConfig
+	// Allow are the common names of certificates that let clients in; empty: all
+	// that the server's TLS lets in. An export can narrow it down.
+	Allow []string
+
+	Files   *fusefs.FS        // where exports are files; may be nil; the caller's
+	State   *state.State      // keeps what is added at run time; may be nil; the caller's
+	Metrics *metrics.Registry // may be nil
+
+	AllowFaults bool          // exports may have fault rules
+	SlowRequest time.Duration // of exports that do not say; 0: nothing is logged
+
+	// DrainTimeout bounds the wait for requests in progress when an export ends;
+	// 0 waits for as long as they take.
+	DrainTimeout time.Duration
+
+	Log *slog.Logger
+}
+
+// Gateway holds many exports.
+type Gateway struct {
+	cfg    Config
+	srv    *nbd.Server
+	events *events
+
+	base    func() context.Context // ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup // opening exports, listeners
+
+	mu        sync.RWMutex // guards all below
+	exports   map[string]*export
+	listeners []net.Listener
+	closing   bool
+}
+
+// New makes a Gateway without exports.
+func New(cfg Config) *Gateway {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	g := &Gateway{
+		cfg: cfg, cancel: cancel, base: func() context.Context { return ctx },
+		exports: make(map[string]*export), events: newEvents(),
+	}
+	server := cfg.Server
+	server.Catalog = catalog{g}
+	server.Logger = cfg.Log
+	g.srv = nbd.NewServer(server)
+	return g
+}
+
+// Serve accepts NBD clients until the gateway is closed, which closes l; it then
+// returns nil.
+func (g *Gateway) Serve(l net.Listener) error {
+	g.mu.Lock()
+	g.listeners = append(g.listeners, l)
+	g.mu.Unlock()
+	if err := g.srv.Serve(l); !errors.Is(err, nbd.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// URIs are where the export of that name is found by NBD clients, at the
+// gateway's own sockets.
+func (g *Gateway) URIs(name string) []string {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	uris := []string{}
+	for _, l := range g.listeners {
+		uris = append(uris, endpoint.URI(l.Addr(), name, g.tls()))
+	}
+	return uris
+}
+
+func (g *Gateway) tls() bool { return g.cfg.Server.TLSMode == nbd.TLSForced }
+
+// Add opens an image and serves it. When it returns, the export is there for
+// clients, and survives the end of the process. When it fails, nothing is left of
+// it. It fails with Exists when the name is taken.
+func (g *Gateway) Add(ctx context.Context, s spec.Spec) (Status, error) {
+	e, err := g.reserve(s, FromAPI, 0)
+	if err != nil {
+		return Status{}, err
+	}
+	e.control.Lock()
+	defer e.control.Unlock()
+	if err := e.open(ctx); err != nil {
+		g.forget(e)
+		return Status{}, err
+	}
+	if err := g.keep(e); err != nil {
+		_ = e.end(ctx)
+		g.forget(e)
+		return Status{}, err
+	}
+	st := e.status()
+	g.events.publish(Event{Kind: ExportAdded, Export: s.Name, Status: &st})
+	return st, nil
+}
+
+// reserve checks a Spec and puts an export that is not open yet into the table.
+func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) {
+	if err := s.Check(); err != nil {
+		return nil, err
+	}
+	rules, err := g.rules(s.Name, s.Settings)
+	if err != nil {
+		return nil, err
+	}
+	if id == 0 && g.cfg.State != nil {
+		if id, err = g.cfg.State.NextID(); err != nil {
+			return nil, err
+		}
+	}
+	e := newExport(g, s, from, id)
+	e.rules = rules
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch old := g.exports[s.Name]; {
+	case g.closing:
+		return nil, block.Errorf(block.Closed, "add export", s.Name, -1, "the daemon is stopping")
+	case old != nil:
+		return nil, block.Errorf(block.Exists, "add export", s.Name, -1, "an export has that name (%s); remove it first", old.source)
+	}
+	g.exports[s.Name] = e
+	return e, nil
+}
+
+// keep makes an export that was added at run time durable.
+func (g *Gateway) keep(e *export) error {
+	if g.cfg.State == nil || e.source != FromAPI {
+		return nil
+	}
+	return block.Wrap(g.cfg.State.Put(state.Record{Spec: e.described(), ID: e.id}), "keep export", e.name, -1)
+}
+
+// forget takes an export that has ended out of the table.
+func (g *Gateway) forget(e *export) {
+	g.mu.Lock()
+	delete(g.exports, e.name)
+	g.mu.Unlock()
+	if e.counters != nil {
+		e.counters.Close()
+	}
+}
+
+// find gives the export of that name.
+func (g *Gateway) find(op, name string) (*export, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	e := g.exports[name]
+	if e == nil {
+		return nil, block.Errorf(block.NotFound, op, name, -1, "there is no such export")
+	}
+	return e, nil
+}
+
+// Remove ends an export. Without force it fails with Busy while NBD clients are
+// connected or its file is open; with force their requests are finished and they
+// are sent away. The image is flushed and closed. Exports of the configuration
+// are removed there.
+func (g *Gateway) Remove(ctx context.Context, name string, force bool) error {
+	e, err := g.find("remove export", name)
+	if err != nil {
+		return err
+	}
+	if e.source != FromAPI {
+		return block.Errorf(block.Permission, "remove export", name, -1,
+			"it is in the configuration; take it out there and reload")
+	}
+	return g.remove(ctx, e, force)
+}
+
+// remove ends an export, whatever its source.
+func (g *Gateway) remove(ctx context.Context, e *export, force bool) error {
+	e.giveUp()
+	e.control.Lock()
+	defer e.control.Unlock()
+	if e.ended() {
+		return block.Errorf(block.NotFound, "remove export", e.name, -1, "there is no such export")
+	}
+	if err := e.withdraw(ctx, force); err != nil {
+		return err
+	}
+	err := e.end(ctx)
+	if g.cfg.State != nil && e.source == FromAPI {
+		err = errors.Join(err, block.Wrap(g.cfg.State.Delete(e.name), "remove export", e.name, -1))
+	}
+	g.forget(e)
+	g.events.publish(Event{Kind: ExportRemoved, Export: e.name})
+	return err
+}
+
+// List describes all exports, by name.
+func (g *Gateway) List() []Status {
+	all := g.all()
+	list := make([]Status, 0, len(all))
+	for _, e := range all {
+		list = append(list, e.status())
+	}
+	return list
+}
+
+// all gives the exports in the order of their names.
+func (g *Gateway) all() []*export {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	all := make([]*export, 0, len(g.exports))
+	for _, e := range g.exports {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b *export) int { return cmpNames(a.name, b.name) })
+	return all
+}
+
+// Show describes one export.
+func (g *Gateway) Show(name string) (Status, error) {
+	e, err := g.find("show export", name)
+	if err != nil {
+		return Status{}, err
+	}
+	return e.status(), nil
+}
+
+// Subscribe gives the events after the one with that sequence number as long as
+// they are still known, and those to come; 0 means only those to come. The channel
+// is closed when ctx ends or the gateway is closed. A reader that is too slow gets
+// an event EventsLost in place of those that it missed.
+func (g *Gateway) Subscribe(ctx context.Context, after uint64) <-chan Event {
+	return g.events.subscribe(ctx, after)
+}
+
+// Close ends all exports: no more requests are taken, those that have arrived are
+// finished, every image is flushed and closed. When cut ends, clients are not
+// waited for any longer. The error names the images that could not be flushed.
+func (g *Gateway) Close(cut context.Context) error {
+	g.mu.Lock()
+	g.closing = true
+	g.mu.Unlock()
+	g.cancel() // exports that are being opened
+	if n := g.srv.Connections(); n > 0 {
+		g.cfg.Log.Info("draining", "connections", n)
+	}
+	ctx, done := g.limited(cut)
+	defer done()
+	if err := g.srv.Shutdown(ctx); err != nil {
+		g.cfg.Log.Warn("requests in progress were cut off", "err", err)
+	}
+	g.running.Wait()
+	err := g.endAll(ctx)
+	g.events.close()
+	return err
+}
+
+// limited bounds a drain.
+func (g *Gateway) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if g.cfg.DrainTimeout > 0 {
+		return context.WithTimeout(ctx, g.cfg.DrainTimeout)
+	}
+	return context.WithCancel(ctx)
+}
+
+// endAll ends the exports, some at a time: each waits for its own storage.
+func (g *Gateway) endAll(ctx context.Context) error {
+	const together = 32
+	turns := make(chan struct{}, together)
+	var mu sync.Mutex
+	var failed []error
+	var ending sync.WaitGroup
+	for _, e := range g.all() {
+		ending.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			e.control.Lock()
+			defer e.control.Unlock()
+			if e.ended() {
+				return
+			}
+			if err := errors.Join(e.withdraw(ctx, true), e.end(ctx)); err != nil {
+				mu.Lock()
+				failed = append(failed, err)
+				mu.Unlock()
+			}
+		})
+	}
+	ending.Wait()
+	if len(failed) > 1 {
+		return fmt.Errorf("%d exports could not be closed in order: %w", len(failed), errors.Join(failed...))
+	}
+	return errors.Join(failed...)
+}
