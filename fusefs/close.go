@@ -1,0 +1,101 @@
+package fusefs
+
+import (
+	"encoding/binary"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/block"
+)
+
+// Close unmounts and returns when no request is in any device. A file system that
+// is in use goes out of the way at once: requests in flight are waited for, later
+// ones fail. The devices stay open, and are not flushed. A second Close does
+// nothing.
+func (fs *FS) Close() error {
+	fs.control.Lock()
+	if fs.state == closed {
+		fs.control.Unlock()
+		return nil
+	}
+	was := fs.state
+	fs.state = closed
+	fs.control.Unlock()
+	var err error
+	if was != detached {
+		err = fs.leaveMount(was)
+	}
+	fs.emptyOut()
+	fs.loop.end()
+	fs.departed.Wait()
+	_ = unix.Close(fs.loop.dev.fd) // all there was to say has been said
+	return block.Wrap(err, "unmount", fs.cfg.Dir, -1)
+}
+
+// leaveMount unmounts, by force when it is in use: that ends what clients wait
+// for, so everything in the devices is waited for first.
+func (fs *FS) leaveMount(was state) error {
+	if !fs.ours() {
+		return nil
+	}
+	err := fs.unmount(0)
+	if err != unix.EBUSY && was == serving {
+		return err
+	}
+	fs.emptyOut()
+	fs.departed.Wait()
+	return fs.unmount(unix.MNT_FORCE | unix.MNT_DETACH)
+}
+
+// emptyOut takes all files away.
+func (fs *FS) emptyOut() {
+	fs.control.Lock()
+	defer fs.control.Unlock()
+	for _, f := range fs.tree.all() {
+		_, _ = f.opens.shut(true) // nobody is refused
+		fs.tree.hide(f)
+		f.ended.end()
+		fs.await(f)
+	}
+}
+
+// ours reports whether what is mounted at the folder is still this.
+func (fs *FS) ours() bool {
+	dev, err := deviceOf(fs.cfg.Dir)
+	if err == unix.ENOTCONN { // its connection was aborted
+		return true
+	}
+	return err == nil && (fs.mountDev == 0 || dev == fs.mountDev)
+}
+
+func (fs *FS) unmount(flags int) error {
+	if os.Geteuid() != 0 {
+		return detachByHelper(fs.cfg.Dir)
+	}
+	return unix.Unmount(fs.cfg.Dir, flags)
+}
+
+// end makes the readers end and waits for them. Whatever they do not read stays
+// with the kernel.
+func (l *loop) end() {
+	if l.finished == nil {
+		return // they were never started
+	}
+	l.leaving.Store(true)
+	for l.alive.Load() > 0 {
+		if l.waiting.Load() > 0 {
+			l.wake()
+		}
+		<-l.left
+	}
+	l.running.Wait()
+}
+
+// wake makes one reader return from waiting: what is asked of the kernel comes
+// back as a request (FUSE_NOTIFY_RETRIEVE of nothing).
+func (l *loop) wake() {
+	var msg [32]byte // struct fuse_notify_retrieve_out
+	binary.NativeEndian.PutUint64(msg[8:], rootID)
+	_ = l.dev.notify(notifyRetrieve, msg[:]) // no connection: they have been woken
+}

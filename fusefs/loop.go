@@ -1,0 +1,273 @@
+package fusefs
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"sluice/block/buffer"
+)
+
+// The way of a request:
+//
+//  1. a reader takes it from /dev/fuse into its own buffer (loop.go)
+//  2. what is on the data path is parsed, its file is found and entered (data.go)
+//  3. a read of bytes that are in memory, and a write that cannot wait, are
+//     carried out at once and answered from the same buffer (data.go)
+//  4. before anything that may wait the reader makes sure that another one reads
+//     on; the file lets so many wait at a time and queues the rest (work.go)
+//  5. the device moves the bytes from or to the reader's buffer, page aligned;
+//     the reply leaves with one write (data.go, zero.go, seek.go, copy.go)
+//  6. all else is answered by go-fuse's ProtocolServer (metadata.go)
+//
+// A reader is a goroutine. Most of the time one or two of them wait for the next
+// request; one that returns from a device to find enough of them ends.
+
+const (
+	// lead is how far the bytes that are read or written lie behind the start of a
+	// reader's buffer: page aligned, with room for the header of either direction.
+	lead = 4096
+	// idleReaders is how many readers wait for requests: with two, one that takes
+	// a request which waits needs to start no other.
+	idleReaders = 2
+)
+
+// loop is the readers of a connection.
+type loop struct {
+	dev      device
+	maxWrite int // bytes of the longest read or write
+	data     func(*reader, request)
+	protocol *fuse.ProtocolServer
+	fail     func(what string, err error)
+
+	waiting  atomic.Int32 // readers that wait for a request
+	leaving  atomic.Bool  // they are to end
+	spare    sync.Pool    // *reader
+	running  sync.WaitGroup
+	finished chan struct{} // closed when the last reader has ended after the connection's end
+	alive    atomic.Int32  // readers that have not ended
+	left     chan struct{} // holds a token when one has ended
+}
+
+// reader is one goroutine's place: one request at a time is in it.
+type reader struct {
+	buf  []byte         // lead + maxWrite bytes, page aligned at lead
+	head fuse.OutHeader // of a reply without bytes
+	out  [outHeaderSize + 8]byte
+	from [2][]byte     // what ProtocolServer takes slices of
+	seek *extentBuffer // made at the first use
+}
+
+func (l *loop) newReader() *reader {
+	if r, ok := l.spare.Get().(*reader); ok {
+		return r
+	}
+	whole := make([]byte, lead+lead+l.maxWrite)
+	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(whole)))) & (lead - 1)
+	return &reader{buf: whole[skip : skip+lead+l.maxWrite]}
+}
+
+// bytes is room for n bytes of a read.
+func (r *reader) bytes(n int64) []byte { return r.buf[lead : lead+n] }
+
+// start begins to read requests.
+func (l *loop) start() {
+	l.finished, l.left = make(chan struct{}), make(chan struct{}, 1)
+	l.alive.Add(1)
+	for range idleReaders {
+		l.waiting.Add(1)
+		l.spawn()
+	}
+	l.retired()
+}
+
+// spawn starts a reader that is counted as waiting already.
+func (l *loop) spawn() {
+	l.alive.Add(1)
+	l.running.Add(1)
+	go l.read()
+}
+
+// retired notes the end of a reader.
+func (l *loop) retired() {
+	if l.alive.Add(-1) == 0 {
+		close(l.finished)
+	}
+	select {
+	case l.left <- struct{}{}:
+	default:
+	}
+}
+
+// cover makes sure that somebody waits for requests, since the caller is about
+// to wait for something else. Whoever is the last to take a request sees zero.
+func (l *loop) cover() {
+	if !l.leaving.Load() && l.waiting.CompareAndSwap(0, 1) {
+		l.spawn()
+	}
+}
+
+// again makes the caller a reader that waits, unless there are enough of them.
+// It never counts one that then ends: others would rely on it.
+func (l *loop) again() bool {
+	for {
+		n := l.waiting.Load()
+		if n >= idleReaders {
+			return false
+		}
+		if l.waiting.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (l *loop) read() {
+	defer l.running.Done()
+	defer l.retired()
+	r := l.newReader()
+	defer l.spare.Put(r)
+	for {
+		in, err := l.next(r)
+		if err != nil {
+			l.leaving.Store(true)
+			if !gone(err) {
+				l.fail("reading from the kernel", err)
+			}
+			return
+		}
+		l.serve(r, in)
+		if l.leaving.Load() || !l.again() {
+			return
+		}
+	}
+}
+
+// next takes the next request; the caller does not count as waiting afterwards.
+func (l *loop) next(r *reader) ([]byte, error) {
+	defer l.waiting.Add(-1)
+	in := r.buf[lead-writeHeader:]
+	for {
+		n, err := l.dev.read(in)
+		switch {
+		case err == nil && n >= inHeaderSize:
+			return in[:n], nil
+		case err == nil:
+			return nil, fmt.Errorf("a request of %d bytes", n)
+		case err == unix.EINTR, err == unix.EAGAIN, err == unix.ENOENT: // ENOENT: it was taken back
+		default:
+			return nil, err
+		}
+	}
+}
+
+// gone: the file system was unmounted, or its connection aborted.
+func gone(err error) bool { return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ECONNABORTED) }
+
+// serve answers one request.
+func (l *loop) serve(r *reader, in []byte) {
+	h := at[fuse.InHeader](in)
+	if size, ours := inSize(h.Opcode); ours {
+		if len(in) < size {
+			l.fail("a request", fmt.Errorf("operation %d in %d bytes", h.Opcode, len(in)))
+			l.reply(r, h.Unique, unix.EIO)
+			return
+		}
+		req, err := parse(in)
+		if err != nil {
+			l.fail("a request", err)
+			l.reply(r, h.Unique, unix.EIO)
+			return
+		}
+		l.data(r, req)
+		return
+	}
+	switch h.Opcode {
+	case opForget, opBatchForget: // files live until they are removed; the kernel expects no reply
+	case opNotifyReply: // to wake; it has done so
+	case opInterrupt:
+		// The client got a signal. A write that was begun cannot be taken back, and
+		// Go programs get signals all the time. ENOSYS: do not send any more.
+		l.reply(r, h.Unique, unix.ENOSYS)
+	default:
+		if !known(h.Opcode) {
+			l.reply(r, h.Unique, unix.ENOSYS)
+			return
+		}
+		l.other(r, in)
+	}
+}
+
+// inSize is the least length of a request on the data path.
+func inSize(code uint32) (size int, ours bool) {
+	if code >= uint32(len(inSizes)) {
+		return 0, false
+	}
+	size = inSizes[code]
+	return size, size > 0
+}
+
+// other lets go-fuse answer.
+func (l *loop) other(r *reader, in []byte) {
+	out := buffer.Get(replyRoom(in))
+	defer out.Release()
+	r.from[0], r.from[1] = in, out.B
+	unique := at[fuse.InHeader](in).Unique
+	n, status := l.protocol.HandleRequest(r.from[:1], r.from[1:])
+	switch {
+	case !status.Ok():
+		l.reply(r, unique, syscall.Errno(status))
+	case n > 0:
+		l.send(out.B[:n])
+	}
+}
+
+// replyRoom is enough room for the reply to a request.
+func replyRoom(in []byte) int {
+	const fixed = 1024 // more than any struct
+	switch h := at[fuse.InHeader](in); h.Opcode {
+	case opReaddir, opReaddirplus:
+		if len(in) >= inSizes[opRead] {
+			return fixed + int(at[fuse.ReadIn](in).Size)
+		}
+	case opGetxattr, opListxattr:
+		if len(in) >= inHeaderSize+4 {
+			return fixed + int(at[fuse.GetXAttrIn](in).Size)
+		}
+	}
+	return fixed
+}
+
+// reply answers with an error, or with success and no more.
+func (l *loop) reply(r *reader, unique uint64, errno syscall.Errno) {
+	r.head = fuse.OutHeader{Length: uint32(outHeaderSize), Status: -int32(errno), Unique: unique}
+	l.send(bytesOf(&r.head))
+}
+
+// replyBytes answers a read with the first n bytes of the reader's buffer.
+func (l *loop) replyBytes(r *reader, unique uint64, n int64) {
+	msg := r.buf[lead-outHeaderSize : lead+n]
+	*at[fuse.OutHeader](msg) = fuse.OutHeader{Length: uint32(len(msg)), Unique: unique}
+	l.send(msg)
+}
+
+// replyNumber answers with eight bytes: a count (whose upper half is padding) or
+// an offset.
+func (l *loop) replyNumber(r *reader, unique uint64, v uint64) {
+	*at[fuse.OutHeader](r.out[:]) = fuse.OutHeader{Length: uint32(len(r.out)), Unique: unique}
+	*at[uint64](r.out[outHeaderSize:]) = v
+	l.send(r.out[:])
+}
+
+// send sends a reply. The kernel refuses one that nobody waits for any more
+// (ENOENT): it was sent again to another process, or the connection has ended.
+func (l *loop) send(msg []byte) {
+	if err := l.dev.reply(msg); err != nil && err != unix.ENOENT && !gone(err) {
+		l.fail("answering the kernel", err)
+	}
+}

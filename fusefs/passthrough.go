@@ -1,0 +1,123 @@
+package fusefs
+
+import (
+	"sync"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"sluice/block"
+)
+
+// Passthrough: the kernel reads and writes a local file itself, for a client that
+// opened ours. It does so from offset 0 and to the file's own end, so the device
+// must be that file, all of it. Everything but reading, writing and mmap still
+// comes here.
+
+// The ioctls of /dev/fuse (FUSE_DEV_IOC_BACKING_OPEN and _CLOSE).
+const (
+	backingOpen  = 0x4010e501
+	backingClose = 0x4004e502
+)
+
+// passthrough is a file's part in it. The zero value takes none.
+type passthrough struct {
+	mu     sync.Mutex // guards the rest
+	on     bool
+	id     int32 // by which the kernel knows the local file
+	pinned block.FileRange
+}
+
+// backing gives the kernel's number of the local file.
+func (p *passthrough) backing() (id int32, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.id, p.on
+}
+
+func (p *passthrough) active() bool {
+	_, ok := p.backing()
+	return ok
+}
+
+// status is what the local file says of itself: when it was written last
+// (nanoseconds since 1970), and its blocks of 512 bytes.
+func (p *passthrough) status() (modified int64, blocks uint64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var st unix.Stat_t
+	if !p.on || unix.Fstat(p.pinned.FD, &st) != nil {
+		return 0, 0, false
+	}
+	return st.Mtim.Nano(), uint64(st.Blocks), true
+}
+
+// register pins the device's file and makes it known to the kernel. known is the
+// number that the kernel has for it from an era before, 0 without one: as long
+// as a client has the file open, no other number will do.
+func (p *passthrough) register(dev device, f *file, known int32) error {
+	r, err := pinWhole(f)
+	if err != nil {
+		return err
+	}
+	id := known
+	if id == 0 {
+		m := fuse.BackingMap{Fd: int32(r.FD)}
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dev.fd), backingOpen, uintptr(unsafe.Pointer(&m)))
+		if errno != 0 {
+			f.dev.Ranger.UnpinRange(r)
+			return errno
+		}
+		id = int32(n)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.on, p.id, p.pinned = true, id, r
+	return nil
+}
+
+// pinWhole pins the file that a device is a plain view of.
+func pinWhole(f *file) (block.FileRange, error) {
+	if f.dev.Ranger == nil {
+		return block.FileRange{}, block.Errorf(block.Unsupported, "pass through", f.Name, -1, "the device is not a local file")
+	}
+	size := f.size.Load()
+	r, ok := f.dev.Ranger.PinRange(0, size)
+	if !ok {
+		return r, block.Errorf(block.Unsupported, "pass through", f.Name, -1, "the device is not a local file")
+	}
+	var st unix.Stat_t
+	err := unix.Fstat(r.FD, &st)
+	if err == nil && (r.Off != 0 || r.Len != size || st.Size != size || st.Mode&unix.S_IFMT != unix.S_IFREG) {
+		err = block.Errorf(block.Unsupported, "pass through", f.Name, -1, "the device is not the whole of one local file")
+	}
+	if err != nil {
+		f.dev.Ranger.UnpinRange(r)
+	}
+	return r, err
+}
+
+// release ends what register began.
+func (p *passthrough) release(dev device, f *file) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.on {
+		return
+	}
+	p.on = false
+	// Without the connection the kernel has forgotten the number by itself.
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(dev.fd), backingClose, uintptr(unsafe.Pointer(&p.id)))
+	f.dev.Ranger.UnpinRange(p.pinned)
+}
+
+// leave gives the device's file back, while the kernel keeps its own hold of it
+// for the process that comes next.
+func (p *passthrough) leave(f *file) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.on {
+		p.on = false
+		f.dev.Ranger.UnpinRange(p.pinned)
+	}
+}
