@@ -56,6 +56,7 @@ func newExport(g *Gateway, s spec.Spec, from Source, id uint64) *export {
 	}
 	if g.cfg.Metrics != nil {
 		e.counters = g.cfg.Metrics.Export(s.Name)
+		e.counters.SetGauges(e.gauges)
 	}
 	return e
 }
@@ -134,6 +135,9 @@ func (e *export) show(s spec.Spec, st *stack) error {
 			"user.sluice.format": image.Format{Name: s.Format}.Of(s.URL),
 			"user.sluice.url":    location.Redact(s.URL),
 		},
+	}
+	if e.counters != nil {
+		f.Observer = fileCounters{e.counters.FUSE()}
 	}
 	return e.gw.cfg.Files.Add(f)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/block"
+	"sluice/fusefs"
 	"sluice/metrics"
 	"sluice/nbd"
 )
@@ -23,6 +24,13 @@ type SingleConfig struct {
 	ReadOnly    bool
 
 	Listeners []net.Listener // closed by Run
+
+	// Files is where the device is a file, too, under the name File; Run closes
+	// it. May be nil.
+	Files       *fusefs.FS
+	File        string
+	Xattrs      map[string]string // of the file
+	Passthrough bool              // the kernel may move the file's bytes by itself
 
 	TLS     *tls.Config
 	TLSMode nbd.TLSMode
@@ -45,7 +53,17 @@ type Single struct {
 	srv *nbd.Server
 }
 
-// NewSingle prepares to serve. When it fails, device and listeners stay the
+// show makes the file.
+func (cfg *SingleConfig) show() error {
+	if cfg.Files == nil {
+		return nil
+	}
+	return cfg.Files.Add(fusefs.File{
+		Name: cfg.File, Device: cfg.Device, ReadOnly: cfg.ReadOnly, Passthrough: cfg.Passthrough, Xattrs: cfg.Xattrs,
+	})
+}
+
+// NewSingle prepares to serve. When it fails, device, listeners and mount stay the
 // caller's.
 func NewSingle(cfg SingleConfig) (*Single, error) {
 	exports := &nbd.Exports{}
@@ -62,6 +80,9 @@ func NewSingle(cfg SingleConfig) (*Single, error) {
 	if err := exports.Add(x); err != nil {
 		return nil, err
 	}
+	if err := cfg.show(); err != nil {
+		return nil, err
+	}
 	srv := nbd.NewServer(nbd.ServerConfig{
 		Catalog: exports, TLS: cfg.TLS, TLSMode: cfg.TLSMode,
 		MaxConnections: cfg.MaxConnections, BusyPoll: cfg.BusyPoll, Logger: cfg.Logger,
@@ -69,8 +90,8 @@ func NewSingle(cfg SingleConfig) (*Single, error) {
 	return &Single{cfg: cfg, srv: srv}, nil
 }
 
-// Run serves until stop ends or a listener fails. Then it takes no more
-// requests, lets those that have arrived finish, flushes the device and closes
+// Run serves until stop ends, a listener fails or the mount is gone. Then it takes
+// no more requests, lets those that have arrived finish, flushes the device and closes
 // it. When cut ends, it does not wait for clients any longer, but flushes all the
 // same. The error tells why serving ended other than by stop, or that the device
 // could not be flushed.
@@ -88,6 +109,8 @@ func (s *Single) Run(stop, cut context.Context) error {
 	select {
 	case <-stop.Done():
 	case err = <-failed:
+	case <-s.unmounted():
+		err = block.Errorf(block.Closed, "serve", s.cfg.Files.Dir(), -1, "it was unmounted")
 	}
 	if s.cfg.Stopping != nil {
 		s.cfg.Stopping()
@@ -95,6 +118,15 @@ func (s *Single) Run(stop, cut context.Context) error {
 	s.drain(cut)
 	serving.Wait()
 	return errors.Join(err, s.release(context.WithoutCancel(cut)))
+}
+
+// unmounted is closed when somebody else unmounts; nil, which never is, without a
+// mount.
+func (s *Single) unmounted() <-chan struct{} {
+	if s.cfg.Files == nil {
+		return nil
+	}
+	return s.cfg.Files.Done()
 }
 
 // drain ends all connections, those that take too long by force.
@@ -110,6 +142,12 @@ func (s *Single) drain(cut context.Context) {
 	}
 	if err := s.srv.Shutdown(ctx); err != nil {
 		s.cfg.Logger.Warn("requests in progress were cut off", "err", err)
+	}
+	if s.cfg.Files == nil {
+		return
+	}
+	if err := s.cfg.Files.Close(); err != nil {
+		s.cfg.Logger.Warn("the files are still mounted", "err", err)
 	}
 }
 

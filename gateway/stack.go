@@ -69,6 +69,9 @@ func openImage(ctx context.Context, s spec.Spec) (block.Device, error) {
 // watch configures the layer that looks at the storage.
 func (g *Gateway) watch(e *export, s spec.Spec) observe.Config {
 	cfg := observe.Config{Object: s.Name, Layer: "image", Slow: g.slow(s.Settings), Log: g.cfg.Log}
+	if e.counters != nil {
+		cfg.Observer = layerCounters{e.counters.Layer("image")}
+	}
 	return cfg
 }
 

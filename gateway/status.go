@@ -28,6 +28,15 @@ const (
 	Failed State = "failed"
 )
 
+// Source is where an export comes from.
+type Source string
+
+// The sources of exports.
+const (
+	FromConfig Source = "config" // the daemon's configuration
+	FromAPI    Source = "api"    // added at run time
+)
+
 // Status describes an export as it is at the moment.
 type Status struct {
 	Spec  spec.Spec `json:"spec"` // the URL without passwords
@@ -35,8 +44,7 @@ type Status struct {
 	Since time.Time `json:"since"`           // when the state began
 	Error string    `json:"error,omitempty"` // why it is held, frozen or failed
 
-	// Source is where the export comes from: "config" or "api".
-	Source string `json:"source"`
+	Source Source `json:"source"`
 
 	Size         int64    `json:"size"` // bytes
 	ReadOnly     bool     `json:"read_only"`
@@ -50,8 +58,9 @@ type Status struct {
 	HeldNow     int      `json:"held_requests"`
 }
 
-// OpStats counts the requests of one operation.
+// OpStats counts the requests of one operation that came one way.
 type OpStats struct {
+	Protocol string  `json:"protocol"` // "nbd" or "fuse"
 	Op       string  `json:"op"`
 	Requests uint64  `json:"requests"`
 	Bytes    uint64  `json:"bytes"`
