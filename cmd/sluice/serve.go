@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -24,13 +25,16 @@ import (
 	"sluice/nbd"
 )
 
-const serveLong = `Serve one image as an NBD export until SIGTERM, SIGINT or SIGHUP.
+const serveLong = `Serve one image as an NBD export, as a file of a FUSE mount, or both, until
+SIGTERM, SIGINT or SIGHUP.
 
 For each place a line "ready URI" is printed on standard output when clients can
-connect. Sockets that a service manager hands over (LISTEN_FDS) are served too,
-without such a line; without them and without --nbd, the export is at a socket of
-its own in the runtime folder (/run/sluice for root, else
-$XDG_RUNTIME_DIR/sluice).
+connect, and "ready fuse FILE" when the file is there. Sockets that a service
+manager hands over (LISTEN_FDS) are served too, without such a line; without them,
+--nbd and --fuse, the export is at a socket of its own in the runtime folder
+(/run/sluice for root, else $XDG_RUNTIME_DIR/sluice).
+
+The file of --fuse has the export's name (--name), or else the image's.
 
 On the first SIGTERM or SIGINT no more requests are taken, those that have
 arrived are finished, the image is flushed, and the exit code is 0. A second
@@ -44,6 +48,7 @@ replaced; one that somebody listens on is refused.`
 const serveExample = `  sluice serve disk.img --nbd unix:/tmp/disk.sock
   sluice serve disk.img --nbd tcp:127.0.0.1:10809 --name disk --read-only
   sluice serve mem://1G --nbd unix:/tmp/ram.sock --metrics 127.0.0.1:9808
+  sluice serve nbd://storage1/db --fuse /mnt/disks --name db.img
   sluice serve disk.img --nbd tcp:0.0.0.0:10809 --tls-cert server-cert.pem \
     --tls-key server-key.pem --tls-ca ca-cert.pem --tls-allow host1
   nbdcopy -- [ sluice serve disk.img ] copy.img`
@@ -56,6 +61,7 @@ type serveFlags struct {
 	description string
 	nbd         []string
 	open        block.OpenOptions
+	fuse        fuseFlags
 	tls         tlsFlags
 	metrics     string
 	pprof       bool
@@ -73,7 +79,7 @@ func newServe(g *globals) *cobra.Command { return (&serveFlags{globals: g}).comm
 func (f *serveFlags) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "serve URL",
-		Short:   "Serve an image to NBD clients",
+		Short:   "Serve an image over NBD or as a FUSE file",
 		Long:    serveLong,
 		Example: serveExample,
 		Args:    exactly("the image's URL"),
@@ -88,6 +94,7 @@ func (f *serveFlags) command() *cobra.Command {
 	flags.BoolVar(&f.open.Direct, "direct", false, "bypass the page cache (O_DIRECT)")
 	flags.BoolVar(&f.open.Share, "share", false, "permit other writers at the same time, as QEMU's share-rw does")
 	flags.BoolVar(&f.open.Unlocked, "unlocked", false, "take no image lock: nothing keeps a second writer away")
+	f.fuse.add(cmd)
 	f.tls.add(cmd)
 	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics and /healthz over HTTP at HOST:PORT")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof beside the metrics")
@@ -111,6 +118,9 @@ func (f *serveFlags) check(cmd *cobra.Command) error {
 		return usagef(cmd, "--pprof needs --metrics HOST:PORT")
 	}
 	if err := f.checkMetrics(cmd); err != nil {
+		return err
+	}
+	if err := f.fuse.check(cmd); err != nil {
 		return err
 	}
 	if err := new(nbd.Exports).Add(&nbd.Export{Name: f.name}); err != nil {
@@ -164,10 +174,14 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 		_ = cfg.Device.Close()
 		return err
 	}
-	single, err := gateway.NewSingle(cfg)
-	if err != nil {
+	if err := f.fuse.mount(&cfg, url, f.format); err != nil {
 		closeAll(cfg.Listeners)
 		_ = cfg.Device.Close()
+		return err
+	}
+	single, err := gateway.NewSingle(cfg)
+	if err != nil {
+		giveUp(cfg)
 		return err
 	}
 	return f.announceAndRun(cmd, single, cfg, stop, cut)
@@ -193,8 +207,7 @@ func (f *serveFlags) announceAndRun(cmd *cobra.Command, s *gateway.Single, cfg g
 	if f.pidFile != "" {
 		pid, err := writePIDFile(f.pidFile)
 		if err != nil {
-			closeAll(cfg.Listeners)
-			_ = cfg.Device.Close()
+			giveUp(cfg)
 			return err
 		}
 		defer pid.remove()
@@ -202,8 +215,20 @@ func (f *serveFlags) announceAndRun(cmd *cobra.Command, s *gateway.Single, cfg g
 	for _, l := range cfg.Listeners[f.handed:] {
 		f.announce(cmd, endpoint.URI(l.Addr(), f.name, f.tls.forced()))
 	}
+	if cfg.Files != nil {
+		f.announce(cmd, "fuse "+filepath.Join(cfg.Files.Dir(), cfg.File))
+	}
 	notify(daemon.SdNotifyReady)
 	return s.Run(stop, cut)
+}
+
+// giveUp closes what was opened for a server that does not run.
+func giveUp(cfg gateway.SingleConfig) {
+	closeAll(cfg.Listeners)
+	if cfg.Files != nil {
+		_ = cfg.Files.Close()
+	}
+	_ = cfg.Device.Close()
 }
 
 // announce prints where the export is.
@@ -298,7 +323,7 @@ func (f *serveFlags) listen(ctx context.Context) ([]net.Listener, error) {
 		return nil, err
 	}
 	f.handed = len(listeners)
-	if len(listeners)+len(addrs) == 0 {
+	if len(listeners)+len(addrs) == 0 && f.fuse.dir == "" {
 		a, err := ownSocket()
 		if err != nil {
 			return nil, err

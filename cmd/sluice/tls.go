@@ -1,14 +1,10 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"os"
-
 	"github.com/spf13/cobra"
 
-	"sluice/block"
 	"sluice/gateway"
+	"sluice/gateway/endpoint"
 	"sluice/nbd"
 )
 
@@ -58,28 +54,6 @@ func (f *tlsFlags) apply(cmd *cobra.Command, cfg *gateway.SingleConfig) error {
 	}
 	cfg.Allow = f.allow
 	var err error
-	cfg.TLS, err = f.load()
+	cfg.TLS, err = endpoint.ServerTLS(f.cert, f.key, f.ca)
 	return err
-}
-
-// load reads the files.
-func (f *tlsFlags) load() (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
-	if err != nil {
-		return nil, block.Wrap(err, "read certificate", f.cert, -1)
-	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
-	if f.ca == "" {
-		return cfg, nil
-	}
-	pem, err := os.ReadFile(f.ca)
-	if err != nil {
-		return nil, block.Wrap(err, "read authority", f.ca, -1)
-	}
-	cfg.ClientCAs = x509.NewCertPool()
-	if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, block.Errorf(block.Invalid, "read authority", f.ca, -1, "no certificate in it")
-	}
-	cfg.ClientAuth = tls.RequireAndVerifyClientCert
-	return cfg, nil
 }
