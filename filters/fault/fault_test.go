@@ -333,6 +333,7 @@ func TestAfterAndCount(t *testing.T) {
 		"read:error=io,after=3":                                 "...iiiiiii",
 		"read:error=io,count=2":                                 "ii........",
 		"read:error=io,after=2,count=3":                         "..iii.....",
+		"read:error=busy,after=2,count=1 read:error=io,after=2": "..biiiiiii",
 		"read:error=io,count=2 read:error=busy":                 "iibbbbbbbb",
 		"read:error=io,after=4,count=1 read:error=busy,count=3": "bbb.i.....",
 		"write:error=io read:error=busy,after=9":                ".........b",

@@ -51,7 +51,7 @@ type Rule struct {
 	From, To int64
 
 	Probability float64       // of each fitting call; 0: always
-	After       int64         // so many fitting calls pass first
+	After       int64         // so many fitting calls pass first, of those that no rule before it took
 	Count       int64         // it fires at most so often; 0: no bound
 	For         time.Duration // from when it was set; 0: no bound
 	Seed        uint64        // of its random choices
