@@ -245,6 +245,41 @@ func TestDroppedFlush(t *testing.T) {
 	}
 }
 
+// readOnly is a Device that takes no changes.
+type readOnly struct{ block.Device }
+
+func (r readOnly) Info() block.Info {
+	info := r.Device.Info()
+	info.ReadOnly, info.Caps = true, 0
+	return info
+}
+
+func (r readOnly) WriteAt(_ context.Context, _ []byte, off int64, _ block.Flags) error {
+	return block.Errorf(block.ReadOnly, "write", "", off, "")
+}
+
+// Rules are for neither what is empty nor changes of a read-only Device.
+func TestNoRulesForWhatDoesNothing(t *testing.T) {
+	d, _ := newDevice(t, 4096, "any:error=io")
+	for name, err := range map[string]error{
+		"read":    d.ReadAt(ctx, nil, 4096),
+		"write":   d.WriteAt(ctx, nil, 4096, 0),
+		"zero":    d.WriteZeroes(ctx, 4096, 0, 0),
+		"discard": d.Discard(ctx, 4096, 0, 0),
+	} {
+		if err != nil {
+			t.Errorf("empty %s: %v", name, err)
+		}
+	}
+	closeDevice(t, d)
+	d = New(readOnly{newMem(t, 4096)})
+	d.SetRules(parsed(t, "write:drop"))
+	if err := d.WriteAt(ctx, make([]byte, 512), 0, 0); block.KindOf(err) != block.ReadOnly {
+		t.Errorf("a write to a read-only disk: %v", err)
+	}
+	closeDevice(t, d)
+}
+
 func TestRange(t *testing.T) {
 	for _, c := range []struct {
 		rule   string
@@ -298,6 +333,7 @@ func TestAfterAndCount(t *testing.T) {
 		"read:error=io,after=3":                                 "...iiiiiii",
 		"read:error=io,count=2":                                 "ii........",
 		"read:error=io,after=2,count=3":                         "..iii.....",
+		"read:error=busy,after=2,count=1 read:error=io,after=2": "..biiiiiii",
 		"read:error=io,count=2 read:error=busy":                 "iibbbbbbbb",
 		"read:error=io,after=4,count=1 read:error=busy,count=3": "bbb.i.....",
 		"write:error=io read:error=busy,after=9":                ".........b",

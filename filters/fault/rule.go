@@ -51,7 +51,7 @@ type Rule struct {
 	From, To int64
 
 	Probability float64       // of each fitting call; 0: always
-	After       int64         // so many fitting calls pass first
+	After       int64         // so many fitting calls pass first, of those that no rule before it took
 	Count       int64         // it fires at most so often; 0: no bound
 	For         time.Duration // from when it was set; 0: no bound
 	Seed        uint64        // of its random choices
@@ -60,7 +60,8 @@ type Rule struct {
 // ranged reports whether the rule is for a part of the Device.
 func (r *Rule) ranged() bool { return r.From != 0 || r.To != 0 }
 
-// touches reports whether a call is where the rule is.
+// touches reports whether a call is where the rule is. One without a range is
+// nowhere.
 func (r *Rule) touches(c call) bool {
 	if !r.ranged() {
 		return true
@@ -69,7 +70,7 @@ func (r *Rule) touches(c call) bool {
 	if to == 0 {
 		to = math.MaxInt64
 	}
-	return c.ranged() && c.off < to && r.From < c.off+c.n
+	return c.off < to && r.From < c.off+c.n
 }
 
 // flaw says what is wrong with a rule, or nothing.

@@ -144,4 +144,7 @@ func TestRuleThatEndsByItself(t *testing.T) {
 		d.SetRules(d.Rules())
 		ended(t, start(func() error { return calls[Read](d) }), block.Transient, 0, "when it was set again")
 	}, "any:error=transient,for=20s")
+	bubble(t, func(t *testing.T, d *Device) {
+		ended(t, start(func() error { return calls[Read](d) }), block.Busy, 5*time.Second, "what meets the next rule then")
+	}, "any:hang,for=5s", "any:error=busy")
 }

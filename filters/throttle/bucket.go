@@ -18,13 +18,12 @@ type bucket struct {
 func (b *bucket) set(rate int64, burst time.Duration) {
 	next := float64(max(rate, 0))
 	switch {
-	case next == 0 || b.rate == 0:
+	case next == 0:
 		b.level = 0
 	case b.level < 0 && next < b.rate:
 		b.level *= next / b.rate
 	}
 	b.rate, b.most = next, next*burst.Seconds()
-	b.level = min(b.level, b.most)
 }
 
 func (b *bucket) fill(d time.Duration) { b.add(b.rate * d.Seconds()) }

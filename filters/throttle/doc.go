@@ -26,7 +26,8 @@
 //
 // A read that must not wait (ReadNowait) fails with block.ErrWouldBlock where it
 // would have to; a file range is pinned only where it lies in memory as a whole,
-// so that it is sure to be used, and where it need not wait.
+// so that it is sure to be used, and where it need not wait. What moves through a
+// range that was pinned before there was a bound is not bounded.
 //
 // # Concurrency
 //

@@ -20,7 +20,7 @@ type lane struct {
 	last   *waiter
 	idle   *waiter // used ones, to be used again; as many as ever waited at once
 	closed bool
-	timer  *time.Timer // calls run when the first can pass
+	timer  *time.Timer // calls run when the first can pass, whoever that is then
 	waits  Waits
 }
 
@@ -143,7 +143,6 @@ func (l *lane) leave(w *waiter, v verdict) {
 	defer l.mu.Unlock()
 	if v == gaveUp && w.queued {
 		l.pull(w, time.Now())
-		l.serve()
 	} else if v == gaveUp && <-w.turn {
 		l.put(w.bytes)
 	}

@@ -17,7 +17,8 @@ type Rate struct {
 	// Burst is for how long a client that was silent may go on at twice as fast
 	// a pace: so much of a second's allowance is saved up at most. It bounds the
 	// excess of any stretch of time, not the size of a request: one that is
-	// larger passes too, and those after it wait the longer. 0 (or less) means
+	// larger passes too, and those after it wait the longer. With less than some
+	// ten milliseconds, what a late timer loses is lost. 0 (or less) means
 	// DefaultBurst.
 	Burst time.Duration
 }

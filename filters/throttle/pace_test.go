@@ -60,7 +60,8 @@ func near(t *testing.T, got, want int64, what string) {
 	}
 }
 
-// Ten seconds of each kind of load, by the clock of the bubble.
+// Ten seconds of each kind of load, by the clock of the bubble: exact, whatever
+// the machine does.
 func TestPaceOverTenSeconds(t *testing.T) {
 	small, mixed := []int{4096}, []int{512, 1 << 20, 4096, 65536, 8 << 20}
 	rate := func(iops, bytes int64) Rate { return Rate{IOPS: iops, Bytes: bytes} }
@@ -98,22 +99,41 @@ func TestPaceOverTenSeconds(t *testing.T) {
 	}
 }
 
-// The same by the machine's clock. What it loses where the machine stands still
-// is saved up and used afterwards, so only a pace that is wrong is seen.
+// clocked asserts that a load has its pace by the machine's clock: requests, or
+// where that is 0 bytes, for each second. No run may be faster. One of five has
+// to be as fast: the machine may stand still for a while, which is not the
+// filter's doing. (What is lost where it stands still for less than a run is
+// saved up and used in the same run.)
+func clocked(t *testing.T, d *Device, l load, requests, bytes int64) {
+	t.Helper()
+	const long = time.Second
+	var got, want int64
+	for range 5 {
+		d.SetLimits(Limits{}) // forget what was saved up
+		r := Rate{IOPS: requests, Bytes: bytes, Burst: long}
+		d.SetLimits(Limits{Read: r, Write: r})
+		began := time.Now()
+		moved, unit := int64(0), int64(1)
+		if got, moved = l.run(t, d, long); requests == 0 {
+			got, unit = moved, int64(l.sizes[0])
+		}
+		want = requests + bytes
+		t.Logf("%d in %v, want %d", got, time.Since(began), want)
+		if most := float64(want)*time.Since(began).Seconds()*1.05 + float64(unit*int64(l.clients)); float64(got) > most {
+			t.Fatalf("got %d, %.0f are allowed", got, most)
+		}
+		if got > want-want/20 {
+			return
+		}
+	}
+	t.Errorf("never as fast as it may be: got %d, want %d within 5 %%", got, want)
+}
+
 func TestPaceOfTheClock(t *testing.T) {
-	const long = 2 * time.Second
-	d := newDevice(t, 1<<20, Limits{Read: Rate{IOPS: 3000, Burst: long}, Write: Rate{Bytes: 20 << 20, Burst: long}})
+	d := newDevice(t, 1<<20, Limits{})
 	defer closeDevice(t, d)
-	began := time.Now()
-	var requests, bytes int64
-	var both sync.WaitGroup
-	both.Go(func() { requests, _ = load{4, []int{4096}, 0, read}.run(t, d, long) })
-	both.Go(func() { _, bytes = load{4, []int{128 << 10}, 0, write}.run(t, d, long) })
-	both.Wait()
-	took := time.Since(began)
-	t.Logf("%d reads and %d bytes in %v", requests, bytes, took)
-	near(t, requests, int64(3000*long.Seconds()), "reads")
-	near(t, bytes, int64(20<<20*long.Seconds()), "bytes written")
+	clocked(t, d, load{4, []int{4096}, 0, read}, 2000, 0)
+	clocked(t, d, load{4, []int{128 << 10}, 0, write}, 0, 20<<20)
 }
 
 // Reads and changes have bounds of their own; what moves no bytes takes none.

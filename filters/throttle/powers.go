@@ -43,10 +43,18 @@ func (d *Device) ReadNowait(p []byte, off int64) error {
 	return err
 }
 
+// longestRead is more than exporters read at once, in bytes. A longer range is
+// pinned to do more with it than one read, such as FUSE passthrough does.
+const longestRead = 64 << 20
+
 // PinRange pins, where reads are bounded, what lies in memory as a whole and
 // need not wait for its turn: the caller may read anything else in the ordinary
-// way instead, where it counts.
+// way instead, where it counts. Ranges too long for one read are not pinned
+// where anything is bounded.
 func (d *Device) PinRange(off, n int64) (block.FileRange, bool) {
+	if n > longestRead && (d.read.bound.Load() || d.write.bound.Load()) {
+		return block.FileRange{}, false
+	}
 	r, ok := d.dev.Ranger.PinRange(off, n)
 	if !ok || !d.read.bound.Load() {
 		return r, ok

@@ -111,7 +111,7 @@ func TestReadNowaitDoesNotWait(t *testing.T) {
 
 func TestPinRangeTakesItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		below := &full{Device: newMem(t, 1<<20), resident: true}
+		below := &full{Device: newMem(t, 256<<20), resident: true}
 		d := New(below, Limits{Read: Rate{Bytes: 1 << 20}})
 		defer closeDevice(t, d)
 		pin := func(want bool, what string) {
@@ -136,6 +136,20 @@ func TestPinRangeTakesItsTurn(t *testing.T) {
 		pin(false, "what is not in memory")
 		d.SetLimits(Limits{})
 		pin(true, "without limits")
+		below.resident = true
+		for _, l := range []Limits{{}, {Read: Rate{IOPS: 10}}, {Write: Rate{IOPS: 10}}} {
+			d.SetLimits(l)
+			r, ok := d.PinRange(0, 128<<20) // of a file that is passed through
+			if ok != (l == Limits{}) {
+				t.Errorf("a long range with %+v: pinned %v", l, ok)
+			}
+			if ok {
+				d.UnpinRange(r)
+			}
+		}
+		d.SetLimits(Limits{Write: Rate{IOPS: 1}})
+		pin(true, "with limits for writes")
+		pin(true, "with limits for writes, again")
 		if n := below.pins.Load(); n != 0 {
 			t.Errorf("%d ranges were not given back", n)
 		}

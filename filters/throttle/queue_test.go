@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/backends/mem"
 	"sluice/block"
 )
 
@@ -275,6 +276,66 @@ func TestCloseSendsAwayWhoWaits(t *testing.T) {
 		d.SetLimits(Limits{Read: Rate{IOPS: 5}})
 		if err := read(d, 512, 0); block.KindOf(err) != block.Closed {
 			t.Errorf("a read after close: %v", err)
+		}
+	})
+}
+
+// The timer may be late: who comes meanwhile stands behind those who wait, though
+// there would be enough for it.
+func TestLateTimerKeepsTheOrder(t *testing.T) {
+	crowded(t, Rate{IOPS: 10, Burst: time.Hour}, func(t *testing.T, d *Device, c *crowd) {
+		c.send(ctx, 0, 512)
+		c.send(ctx, 1, 512)
+		d.read.timer.Stop()
+		time.Sleep(time.Second)
+		if err := d.ReadNowait(make([]byte, 512), 0); !errors.Is(err, block.ErrWouldBlock) {
+			t.Errorf("a read that does not wait: %v", err)
+		}
+		c.send(ctx, 2, 512)
+		c.waiting(t, 2)
+		d.read.run()
+		c.all.Wait()
+		if c.at(1) != time.Second || c.at(2) != time.Second {
+			t.Errorf("passed at %v and %v", c.at(1), c.at(2))
+		}
+	})
+}
+
+// A request gives up when its turn has just come: what it took is there for the
+// next.
+func TestTurnOfOneThatGaveUp(t *testing.T) {
+	for _, r := range []Rate{{IOPS: 10}, {Bytes: 5120}} {
+		crowded(t, r, func(t *testing.T, d *Device, c *crowd) {
+			c.send(ctx, 0, 512)
+			w := d.read.enter(512)
+			time.Sleep(100 * time.Millisecond)
+			c.waiting(t, 0)
+			d.read.leave(w, gaveUp)
+			c.send(ctx, 1, 512)
+			c.all.Wait()
+			if c.at(1) != 100*time.Millisecond {
+				t.Errorf("the next passed at %v", c.at(1))
+			}
+		})
+	}
+}
+
+// slowToClose is a Device that does not refuse calls yet when Close has begun.
+type slowToClose struct{ *mem.Device }
+
+func (slowToClose) Close() error { return nil }
+
+// Who waits when Close comes does not reach the storage any more.
+func TestCloseLetsNobodyThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(slowToClose{newMem(t, 4096)}, Limits{Read: Rate{IOPS: 1}})
+		c := newCrowd(d)
+		c.send(ctx, 0, 512)
+		c.send(ctx, 1, 512)
+		closeDevice(t, d)
+		c.all.Wait()
+		if block.KindOf(c.errs[1]) != block.Closed {
+			t.Errorf("ended with %v", c.errs[1])
 		}
 	})
 }
