@@ -22,7 +22,8 @@
 // Registry.mu guards the table of exports and that of health checks. Each tally
 // has a mutex of its own for its wide counters; the packed words beside them are
 // changed without it, and read under it; Requests.mu guards which tallies
-// there are, Export.mu which Requests. No lock is held while another one is taken, and none while a health
-// check or a function for gauges runs. A [Server] owns the goroutine that accepts connections and those of
-// the connections; its Close waits for them.
+// there are, Export.mu which Requests. No lock is held while another one is
+// taken, and none while a health check or a function for gauges runs. A [Server]
+// owns the goroutine that accepts connections and those of the connections; its
+// Close waits for them.
 package metrics
