@@ -87,7 +87,7 @@ func TestExtremeQuantiles(t *testing.T) {
 func TestSpread(t *testing.T) {
 	e := New(Build{}).Export("x")
 	f := e.FUSE()
-	if f != e.FUSE() || e.Layer("a") != e.Layer("a") || e.Layer("a") == e.Layer("b") {
+	if a := e.Layer("a"); f != e.FUSE() || e.Layer("a") != a || e.Layer("b") == a {
 		t.Fatal("the same name gave two, or two names the same")
 	}
 	var wg sync.WaitGroup

@@ -47,7 +47,7 @@ type clientLane struct {
 	mu      sync.Mutex
 	idle    sync.Cond // writing has become false
 	link    *clientLink
-	dead    error // why there will be no connection any more
+	dead    error // why there is no connection, nor soon will be
 	writing bool
 	seq     uint64
 	queue   []*clientSlot
@@ -320,6 +320,8 @@ func (l *clientLane) attach(link *clientLink) {
 		_ = link.stream.conn.Close()
 		return
 	}
+	l.dead = nil
+	l.lost.Store(false)
 	l.up.Store(true)
 	if l.head < len(l.queue) && !l.writing {
 		l.writing = true
@@ -365,7 +367,7 @@ func (l *clientLane) detach(link *clientLink, cause error) (again bool) {
 	return again
 }
 
-// end fails everything that waits and lets nothing in any more.
+// end fails everything that waits, and what comes, until there is a connection.
 func (l *clientLane) end(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -376,7 +378,8 @@ func (l *clientLane) end(cause error) {
 		s.err = cause
 		l.fail(s)
 	}
-	l.queue, l.head = nil, 0
+	clear(l.queue)
+	l.queue, l.head = l.queue[:0], 0
 }
 
 // run is the lane's main goroutine: it reads replies and makes new connections.
@@ -396,12 +399,30 @@ func (l *clientLane) run(life context.Context, link *clientLink) {
 			return
 		}
 		l.client.logger.Warn("NBD connection lost", "uri", l.client.object, "cause", clientDescribe(err))
-		if link, err = l.client.reconnect(life, err, brief); err != nil {
-			l.client.logger.Error("NBD connection given up", "uri", l.client.object, "cause", err)
-			l.end(err)
+		if link = l.renew(life, err, brief); link == nil {
 			return
 		}
 		l.attach(link)
+	}
+}
+
+// renew makes the next connection. When requests have waited for it as long as the
+// policy says, they fail, and so do those that come, until it is there after all.
+// nil means that there will be none.
+func (l *clientLane) renew(life context.Context, lost error, brief int) *clientLink {
+	for away := false; ; away, brief = true, max(brief, 1) {
+		link, err := l.client.reconnect(life, lost, brief)
+		if err == nil {
+			return link
+		}
+		l.end(err)
+		if !l.client.returns(err) {
+			l.client.logger.Error("NBD connection given up", "uri", l.client.object, "cause", err)
+			return nil
+		}
+		if !away {
+			l.client.logger.Error("NBD server is away, requests fail", "uri", l.client.object, "cause", err)
+		}
 	}
 }
 

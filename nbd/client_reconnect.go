@@ -13,19 +13,20 @@ import (
 	"sluice/block"
 )
 
-// ReconnectPolicy says for how long a Client tries to make a broken connection
-// again. Requests wait meanwhile.
+// ReconnectPolicy says for how long requests wait until a broken connection is
+// made again.
 type ReconnectPolicy time.Duration
 
 const (
 	// NoReconnect fails the requests of a broken connection at once.
 	NoReconnect ReconnectPolicy = 0
-	// ReconnectForever keeps trying until the Client is closed.
+	// ReconnectForever lets them wait until the Client is closed.
 	ReconnectForever ReconnectPolicy = -1
 )
 
-// ReconnectFor keeps trying for a time, counted from each loss. A request that
-// meets one loss after the other, perhaps because the server ends the connection
+// ReconnectFor lets them wait for a time, counted from each loss. Then they fail
+// with kind Transient, and so do those that come; but the Client keeps trying, and
+// when the server is back, they work again. A request that meets one loss after the other, perhaps because the server ends the connection
 // whenever it gets it, fails with the first loss after that time.
 func ReconnectFor(d time.Duration) ReconnectPolicy { return ReconnectPolicy(d) }
 
@@ -77,6 +78,13 @@ func (c *Client) reconnect(life context.Context, lost error, brief int) (*client
 		}
 		delay = min(2*delay, clientMaxDelay)
 	}
+}
+
+// returns reports whether a failed reconnect says only that there was no time
+// left: the server may come back later.
+func (c *Client) returns(err error) bool {
+	e, ok := err.(*clientError)
+	return ok && e.kind == block.Transient && c.cfg.Reconnect != NoReconnect && !c.isClosing()
 }
 
 // owes says what a request whose connection broke ends with, or nil where it is to

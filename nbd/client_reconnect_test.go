@@ -184,6 +184,33 @@ func TestClientReconnectLimit(t *testing.T) {
 	wantKind(t, c.ReadAt(background, make([]byte, 512), 0), block.Transient)
 }
 
+// TestClientComesBack: after the time that requests wait, those that come fail at
+// once; when the server is back, they work, and a flush tells what may be lost.
+func TestClientComesBack(t *testing.T) {
+	s := newFakeServer(t, 1<<20)
+	c := s.start().dial(ClientConfig{Reconnect: ReconnectFor(50 * time.Millisecond)})
+	read := func() error { return c.ReadAt(background, make([]byte, 512), 0) }
+	if err := c.WriteAt(background, make([]byte, 512), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s.crash(true)
+		wantKind(t, read(), block.Transient)
+		wantKind(t, c.Flush(background), block.Transient)
+		s.crash(false)
+		for err := read(); err != nil; err = read() {
+			wantKind(t, err, block.Transient)
+			wait(t)
+		}
+	}
+	wantKind(t, c.Flush(background), block.IO)
+	wantKind(t, c.Flush(background), block.OK)
+	s.crash(true)
+	wantKind(t, read(), block.Transient)
+	within(t, "close of a client whose server is away", func() { _ = c.Close() })
+	wantKind(t, read(), block.Closed)
+}
+
 // TestClientAway: while there is no connection a call returns with its context,
 // and Close returns at once.
 func TestClientAway(t *testing.T) {

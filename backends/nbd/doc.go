@@ -12,7 +12,8 @@
 //
 //	connections=N        use N connections (1 … 64) where the server allows it; default 1
 //	reconnect=WHEN       how long requests wait for a broken connection to come back:
-//	                     a duration (30s, 5m), off, or forever; default 30s
+//	                     a duration (30s, 5m), off, or forever; default 30s. After that
+//	                     they fail until it is back
 //	timeout=DURATION     bounds connecting and the handshake; default 10s
 //	bitmap=NAME          make QEMU's dirty bitmap NAME readable; may be given several times
 //	stable-cache=on|off  on: a server that was restarted has lost nothing it had

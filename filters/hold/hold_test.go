@@ -459,6 +459,31 @@ func TestCloseWhileHeld(t *testing.T) {
 	})
 }
 
+// TestOneBadPlace: where the storage stays away for some requests alone, the others
+// get through, since the turn goes round.
+func TestOneBadPlace(t *testing.T) {
+	bubble(t, Policy{Limit: time.Hour}, func(t *testing.T, b *bench) {
+		b.fails = func(op blocktest.Op, _ error) bool { return op.Kind == blocktest.OpRead && op.Off == 4096 }
+		b.set(away)
+		bad := []*call{b.read(4096), b.read(4096), b.read(4096)}
+		synctest.Wait()
+		begun := time.Now()
+		for range 20 {
+			b.write(0, 1).want(t, block.OK)
+			b.read(0).want(t, block.OK)
+		}
+		if took := time.Since(begun); took > 40*4*time.Second {
+			t.Errorf("40 requests took %v", took)
+		}
+		for _, c := range bad {
+			c.want(t, block.Transient)
+		}
+		if n := b.seen[blocktest.OpRead]; n > 3*4000 {
+			t.Errorf("%d attempts in an hour", n)
+		}
+	})
+}
+
 // TestOthersAreUnaffected: a Device beside a held one answers.
 func TestOthersAreUnaffected(t *testing.T) {
 	bubble(t, Policy{}, func(t *testing.T, b *bench) {

@@ -47,6 +47,28 @@ func TestFull(t *testing.T) {
 	})
 }
 
+// TestDiscardThatNeedsRoom waits for it, asking as seldom as others, and does not
+// keep other discards from making some.
+func TestDiscardThatNeedsRoom(t *testing.T) {
+	bubble(t, Policy{NoSpace: true}, func(t *testing.T, b *bench) {
+		b.fails = func(op blocktest.Op, _ error) bool { return op.Off == 4096 }
+		b.set(full)
+		needy := begin("discard", func() error { return b.r.Discarder.Discard(t.Context(), 4096, 512, 0) })
+		time.Sleep(20 * time.Second)
+		if needy.over() {
+			t.Fatal(needy.err)
+		}
+		if n := b.calls(); n > 50 {
+			t.Errorf("%d attempts in 20 s", n)
+		}
+		b.wantState(t, Held, 1)
+		begin("discard", func() error { return b.r.Discarder.Discard(t.Context(), 0, 512, 0) }).want(t, block.OK)
+		b.set(nil)
+		needy.want(t, block.OK)
+		b.wantState(t, Serving, 0)
+	})
+}
+
 // TestFullIsAnErrorByDefault: so is a flush for which there was no room, always,
 // since it has lost writes.
 func TestFullIsAnErrorByDefault(t *testing.T) {

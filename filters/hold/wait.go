@@ -144,7 +144,7 @@ func (d *Device) next(w *waiter, now time.Time) (time.Duration, error) {
 	case state&isFrozen != 0 && w.op.changes():
 		return 0, w.fail(block.ReadOnly, d.cfg.Object, "frozen since %s: %w", d.frozen.since.Format(time.RFC3339), opaque{d.frozen.err})
 	}
-	o := d.blocking(w.op)
+	o := d.blocking(w)
 	if o == nil {
 		w.remove()
 		return tryNow, nil
@@ -171,11 +171,11 @@ func (d *Device) next(w *waiter, now time.Time) (time.Duration, error) {
 	return min(left, until), nil
 }
 
-// blocking gives the outage that an operation has to wait for. The caller holds
-// mu.
-func (d *Device) blocking(op op) *outage {
+// blocking gives the outage that a request has to wait for: one that stops all of
+// its kind, or that it has met itself. The caller holds mu.
+func (d *Device) blocking(w *waiter) *outage {
 	for _, o := range [...]*outage{&d.away, &d.full} {
-		if o.lasts() && ops[op].blocks&o.bit != 0 {
+		if o.lasts() && (ops[w.op].blocks&o.bit != 0 || w.in == o) {
 			return o
 		}
 	}
@@ -257,7 +257,7 @@ func (d *Device) suffer(w *waiter, err error, now time.Time) (again bool, _ erro
 	if block.KindOf(err) == block.NoSpace {
 		o = &d.full
 	}
-	w.err = err
+	w.err, w.refused = err, false
 	if o.begin(err, now) {
 		d.began(o)
 	} else if w.in == o {
