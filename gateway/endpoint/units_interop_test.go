@@ -31,16 +31,16 @@ func TestUnits(t *testing.T) {
 	}
 	// A program that is there, in place of the one that is not installed.
 	text := strings.ReplaceAll(string(service), "/opt/sluice/bin/sluice", "/bin/true")
-	if said := verified(t, units, text); strings.Contains(said, "sluice") {
-		t.Error(said)
+	if said, err := verified(t, units, text); err != nil || strings.Contains(said, "sluice") {
+		t.Errorf("%v: %s", err, said)
 	}
-	if said := verified(t, units, text+"\n[Service]\nWatchDog=1s\n"); !strings.Contains(said, "WatchDog") {
-		t.Errorf("a key that is none was not noticed: %q", said)
+	if said, err := verified(t, units, text+"\n[Service]\nWatchDog=1s\n"); err == nil || !strings.Contains(said, "'WatchDog'") {
+		t.Errorf("a key that is none was not noticed: %v: %s", err, said)
 	}
 }
 
 // verified gives what systemd says about the units with this text as service.
-func verified(t *testing.T, units, service string) string {
+func verified(t *testing.T, units, service string) (string, error) {
 	t.Helper()
 	args := []string{"verify", "--man=no", "--recursive-errors=no"}
 	for _, name := range []string{"sluice.service", "sluice-api.socket", "sluice-nbd.socket"} {
@@ -50,10 +50,8 @@ func verified(t *testing.T, units, service string) string {
 		t.Fatal(err)
 	}
 	p := lab.Start(t, "systemd-analyze", args...)
-	if err := p.Wait(); err != nil {
-		t.Errorf("%v", err)
-	}
-	return p.Output()
+	err := p.Wait()
+	return p.Output(), err
 }
 
 // TestInstallKeepsTheConfiguration installs twice.
