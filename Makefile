@@ -3,6 +3,9 @@
 GO      ?= go
 PREFIX  ?= /usr/local
 MANDIR   = $(PREFIX)/share/man
+UNITDIR  = $(PREFIX)/lib/systemd/system
+SYSUSERS = $(PREFIX)/lib/sysusers.d
+CONFDIR ?= /etc/sluice
 BIN      = bin/sluice
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 5s
@@ -17,7 +20,7 @@ GOTEST   = scripts/on-disk $(GO) test
 PACKAGES = $(shell $(GO) list ./... | grep -v '/internal/lint$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-go race interop fuzz-short soak lint fmt tidy-check cover bench profile newer-peers demo man install deps need-go
+.PHONY: help build test test-go race interop fuzz-short soak lint fmt tidy-check cover bench profile newer-peers demo man install install-daemon deps need-go
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,7 +89,7 @@ man: build ## write the man pages to build/man
 	@mkdir -p build/man
 	$(BIN) man build/man
 
-install: build man ## install binary, man pages and completions ($(DESTDIR)$(PREFIX))
+install: build man install-daemon ## install binary, man pages, completions ($(DESTDIR)$(PREFIX)), systemd units and a first configuration
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/sluice
 	install -d $(DESTDIR)$(MANDIR)/man1
 	install -m 644 build/man/*.1 $(DESTDIR)$(MANDIR)/man1
@@ -95,6 +98,15 @@ install: build man ## install binary, man pages and completions ($(DESTDIR)$(PRE
 	$(BIN) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/sluice
 	$(BIN) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_sluice
 	$(BIN) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/sluice.fish
+
+# What the daemon needs around it. A configuration that is there is left alone: it may hold passwords, hence the mode.
+install-daemon:
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERS) $(DESTDIR)$(CONFDIR)
+	sed -e 's|/usr/local/bin/|$(PREFIX)/bin/|' -e 's|/etc/sluice/|$(CONFDIR)/|' dist/systemd/sluice.service >$(DESTDIR)$(UNITDIR)/sluice.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/sluice.service
+	install -m 644 dist/systemd/sluice-api.socket dist/systemd/sluice-nbd.socket $(DESTDIR)$(UNITDIR)
+	install -m 644 dist/systemd/sluice.sysusers $(DESTDIR)$(SYSUSERS)/sluice.conf
+	test -e $(DESTDIR)$(CONFDIR)/sluice.toml || install -m 600 dist/sluice.toml $(DESTDIR)$(CONFDIR)/sluice.toml
 
 deps: ## install the Debian packages that tests, demo and benchmarks need (root)
 	@scripts/deps

@@ -17,7 +17,13 @@ import (
 	"sluice/block"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("ENDPOINT_TEST_SERVICE"); dir != "" {
+		service(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestParse(t *testing.T) {
 	for s, want := range map[string]Address{

@@ -396,7 +396,7 @@ func TestDamagedFiles(t *testing.T) {
 	refused, tries := 0, 0
 	used := strings.TrimRight(whole, "\x00")
 	random := rand.New(rand.NewPCG(1, 2))
-	for tries < 400 {
+	for tries < 200 {
 		at := random.IntN(len(used))
 		if tries%2 == 0 { // where pages begin, most of all
 			at = at/4096*4096 + at%96

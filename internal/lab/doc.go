@@ -8,6 +8,9 @@
 // test. A missing program fails the test and names the package to install
 // ([Need]); nothing is ever skipped.
 //
+// A [ServiceManager] stands in for systemd and owns one goroutine, which reads what
+// its service reports and ends with the test.
+//
 // A [Proc] owns three goroutines: one that started the process and waits for
 // it, on a thread of its own so that the kernel kills the process should the
 // test binary die, and two that copy its output. Stop and Wait return after all
