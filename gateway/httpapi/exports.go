@@ -15,7 +15,8 @@ import (
 	"sluice/gateway/wire"
 )
 
-// named is a request about one export.
+// named is a request about one export. huma sees no members of embedded types that
+// are not exported, so others repeat it.
 type named struct {
 	Name string `path:"name" doc:"the export's name, percent-encoded"`
 }
@@ -29,12 +30,12 @@ type (
 )
 
 type remove struct {
-	named
-	Force bool `query:"force" doc:"end the clients that use it, after the requests that have arrived"`
+	Name  string `path:"name" doc:"the export's name, percent-encoded"`
+	Force bool   `query:"force" doc:"end the clients that use it, after the requests that have arrived"`
 }
 
 type resize struct {
-	named
+	Name string `path:"name" doc:"the export's name, percent-encoded"`
 	Body wire.Resize
 }
 

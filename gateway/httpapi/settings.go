@@ -14,12 +14,12 @@ import (
 )
 
 type replace struct {
-	named
+	Name string `path:"name" doc:"the export's name, percent-encoded"`
 	Body spec.Settings
 }
 
 type patch struct {
-	named
+	Name string        `path:"name" doc:"the export's name, percent-encoded"`
 	Body settingsPatch `contentType:"application/merge-patch+json"`
 }
 
