@@ -9,7 +9,9 @@ import (
 
 // DefaultAddress is where a daemon of this user listens: unix:/run/sluice/api.sock
 // for root, a socket in $XDG_RUNTIME_DIR/sluice for everybody else.
-func DefaultAddress() (string, error) { return defaultAddress(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR")) }
+func DefaultAddress() (string, error) {
+	return defaultAddress(os.Geteuid(), os.Getenv("XDG_RUNTIME_DIR"))
+}
 
 func defaultAddress(uid int, base string) (string, error) {
 	switch {

@@ -183,7 +183,7 @@ func (c *Client) unreached(err error) error {
 	}
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
-	var alert tls.AlertError
+	var op *net.OpError
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fail(block.Canceled, "%w", err)
@@ -193,8 +193,8 @@ func (c *Client) unreached(err error) error {
 		return fail(block.Permission, "you may not use this socket; run as its owner or a member of its group")
 	case errors.As(err, &unknown), errors.As(err, &hostname):
 		return fail(block.Permission, "its certificate is not trusted: %w", err)
-	case errors.As(err, &alert):
-		return fail(block.Permission, "it refuses the certificate: %w", err)
+	case errors.As(err, &op) && op.Op == "remote error": // which is what TLS calls the other side's
+		return fail(block.Permission, "it refuses the certificate: %w", op.Err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return fail(block.Transient, "it hung up before it answered; what was asked may have been done")
 	}
