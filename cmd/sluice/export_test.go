@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -308,6 +309,33 @@ func (u *until) Write(b []byte) (int, error) {
 		u.done()
 	}
 	return n, err
+}
+
+// TestExportInterrupted: a daemon that takes the connection and says nothing.
+func TestExportInterrupted(t *testing.T) {
+	socket := lab.Socket(t)
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	for _, line := range []string{"list", "show a", "add a /x", "remove a", "set a --burst 1s", "resize a +1", "stats"} {
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+		code := make(chan int)
+		var stdout, stderr strings.Builder
+		go func() {
+			code <- run(ctx, append([]string{"export", "--api", "unix:" + socket}, strings.Fields(line)...), &stdout, &stderr)
+		}()
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if c := <-code; c != exitFailure || stdout.String() != "" || stderr.String() != "sluice: reach the daemon at unix:"+socket+": interrupted\n" {
+			t.Errorf("%s: exit code %d, %q, %q", line, c, stdout.String(), stderr.String())
+		}
+		_ = conn.Close()
+	}
 }
 
 // TestExportCompletion asks the daemon for names; one that is not there has none.

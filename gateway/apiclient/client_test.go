@@ -257,7 +257,7 @@ func TestOtherServers(t *testing.T) {
 		text   string
 	}{
 		"a page":    {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 404) }, block.IO, "something that is no daemon of Sluice answers there (HTTP 404)"},
-		"elsewhere": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://x/", 302) }, block.IO, "(HTTP 302)"},
+		"elsewhere": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://x/", http.StatusFound) }, block.IO, "(HTTP 302)"},
 		"text":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello")) }, block.IO, "read the answer of the daemon at unix:"},
 		"half": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "9")

@@ -7,9 +7,10 @@
 //
 // A [Server] owns the listeners that it was given until they are closed, and the
 // goroutines of their connections; Close ends and waits for them. Nothing of an
-// export is kept here: each request asks the gateway. The one lock is that of
-// turns, which lets one change of an export's settings or size follow another; a
-// holder calls the gateway with it, so the gateway must not call the API.
+// export is kept here: each request asks the gateway. Turns (turns.go) let one
+// change of an export's settings or size follow another; who has one calls the
+// gateway, so the gateway must not call the API. The mutexes are held for a moment
+// only, one at a time.
 //
 // The stages of a request are in the order of the files: server.go (connections),
 // guard.go (who may, how much, how long), api.go (huma: routes, checks, failures),

@@ -24,8 +24,10 @@ type Table interface {
 	// Stats counts for one export, or for all when the name is empty.
 	Stats(name string) ([]gateway.Stats, error)
 	// Subscribe gives the events after a sequence number, 0 for all that are still
-	// known. It never waits for the reader: one that falls behind gets EventsLost in
-	// the place of what it missed. The channel is closed when ctx ends.
+	// known. It never waits for the reader: one that falls behind, or asks for a
+	// number that is forgotten or not reached yet (it is from before a restart), gets
+	// EventsLost in the place of what it missed, with the number after which it goes
+	// on. The channel is closed soon after ctx ends; until then somebody reads it.
 	Subscribe(ctx context.Context, after uint64) <-chan gateway.Event
 }
 

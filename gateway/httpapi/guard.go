@@ -19,7 +19,9 @@ import (
 func (s *Server) guard(next http.Handler) http.Handler {
 	var origin http.CrossOriginProtection // a browser with a certificate may be on other sites too
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.handlers.Add(1)
+		if !s.enter() {
+			panic(http.ErrAbortHandler) // which hangs up
+		}
 		defer s.handlers.Done()
 		answer := &answer{ResponseWriter: w, control: http.NewResponseController(w), limit: s.limits.write}
 		begin := time.Now()

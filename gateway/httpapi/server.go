@@ -73,11 +73,14 @@ type Server struct {
 	http   *http.Server
 	turns  turns
 
-	clients  atomic.Int64
-	streams  atomic.Int64
+	clients atomic.Int64
+	streams atomic.Int64
+	ending  chan struct{} // closed when streams have to end
+	once    sync.Once
+
+	mu       sync.Mutex // of the two below
+	closed   bool       // no handler may begin
 	handlers sync.WaitGroup
-	ending   chan struct{} // closed when streams have to end
-	once     sync.Once
 }
 
 // New makes a Server. It has to be closed, also when nothing was served.
@@ -147,6 +150,16 @@ func (s *Server) count(conn net.Conn, state http.ConnState) {
 	}
 }
 
+// enter counts a handler that begins, unless none may any more.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.handlers.Add(1)
+	}
+	return !s.closed
+}
+
 // Close takes no more requests, ends streams of events, lets other requests
 // finish for a few seconds, hangs up, and waits until nothing of the Server runs
 // any more. More calls wait likewise.
@@ -158,6 +171,9 @@ func (s *Server) Close() {
 		if err := s.http.Shutdown(ctx); err != nil {
 			_ = s.http.Close() // ends the contexts of handlers
 		}
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
 		s.handlers.Wait()
 	})
 }
