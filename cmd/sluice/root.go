@@ -60,7 +60,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%w", err) })
 	root.SetVersionTemplate("sluice {{.Version}}\n")
 	root.AddCommand(
-		newCheck(g), newCompletion(), newCopy(g), newCreate(g), newInfo(g), newList(g), newMan(), newMap(g),
+		newCheck(g), newCompletion(), newCopy(g), newCreate(g), newExport(g), newInfo(g), newList(g), newMan(), newMap(g),
 		newRemove(g), newResize(g), newServe(g),
 	)
 	for _, cmd := range root.Commands() {
