@@ -41,9 +41,17 @@ func TestCellsInterleave(t *testing.T) {
 	if p.Samples() != 2*len(second) {
 		t.Errorf("Samples() = %d", p.Samples())
 	}
-	for _, no := range []string{"rr64x4 nbdkit-memory", "cr1 local", "rr64x4 local", "mx32 nbdkit-null", "sr1 sluice-metrics", "rr1 nbdcopy", "n2f sluice"} {
+	for _, no := range []string{"rr64x4 nbdkit-memory", "cr1 local", "rr64x4 local", "mx32 nbdkit-null", "sr1 sluice-metrics", "rr1 nbdcopy", "n2f sluice",
+		"rr64 qsd-fuse", "mx32 direct", "rr16x4 sluice-fuse", "cr1 direct", "sw4 sluice", "sw4 local", "sw4 nbdkit-null", "rw16 sluice-daemon"} {
 		if slices.Contains(second, no) {
 			t.Errorf("%s is not wanted", no)
+		}
+	}
+	for _, server := range []string{"sluice-fuse", "sluice-pass", "qsd-fuse", "qsd-fuse-uring", "direct"} {
+		for _, w := range []string{"sr1", "sr4", "sw1", "sw4", "rr1", "rr16", "rw16"} {
+			if !slices.Contains(second, w+" "+server) {
+				t.Errorf("no %s under %s", server, w)
+			}
 		}
 	}
 }
@@ -55,7 +63,7 @@ func TestDefaultRunIsShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := Plan{Servers: servers, Workloads: Workloads(), Repetitions: 5, Seconds: 1}
-	if d := p.Duration(); d.Minutes() > 17 {
+	if d := p.Duration(); d.Minutes() > 22 {
 		t.Errorf("a default run takes %s", d)
 	}
 }
