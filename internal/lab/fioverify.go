@@ -23,7 +23,9 @@ type FioVerify struct {
 // set.
 type FioConfig struct {
 	URI  string // an export of an NBD server
-	File string // a file or block device, opened with O_DIRECT, through libaio
+	File string // a file or block device, opened with O_DIRECT
+
+	Engine string // fio's way to a file; "" means libaio
 
 	// Size is how many bytes at the start are written; 0 means 64 MiB. Each
 	// time all of them are, in blocks of Block bytes (0 means 16 KiB).
@@ -67,7 +69,11 @@ func (c FioConfig) args(result string) []string {
 	where := []string{"--ioengine=nbd", "--uri=" + c.URI}
 	if c.File != "" {
 		// A colon would separate several files.
-		where = []string{"--ioengine=libaio", "--direct=1", "--filename=" + strings.ReplaceAll(c.File, ":", `\:`)}
+		engine := c.Engine
+		if engine == "" {
+			engine = "libaio"
+		}
+		where = []string{"--ioengine=" + engine, "--direct=1", "--filename=" + strings.ReplaceAll(c.File, ":", `\:`)}
 	}
 	size, block := withDefault64(c.Size, 64<<20), withDefault64(c.Block, 16<<10)
 	return append(where, "--name=verify", "--thread",

@@ -15,6 +15,7 @@ func TestFioArgs(t *testing.T) {
 		want string
 	}{
 		{FioConfig{URI: "nbd+unix:///vol?socket=/s"}, "--ioengine=nbd --uri=nbd+unix:///vol?socket=/s" + rest},
+		{FioConfig{File: "/m/a", Engine: "psync"}, "--ioengine=psync --direct=1 --filename=/m/a" + rest},
 		{FioConfig{File: "/m/a:b"}, `--ioengine=libaio --direct=1 --filename=/m/a\:b` + rest},
 	} {
 		c.cfg.Runtime = 1500 * time.Millisecond
