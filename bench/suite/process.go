@@ -19,6 +19,7 @@ import (
 const (
 	startLimit = 20 * time.Second
 	stopLimit  = 10 * time.Second
+	hangLimit  = 60 * time.Second // for a client, beyond the time that it was told to work
 	pollEvery  = 2 * time.Millisecond
 )
 
@@ -120,7 +121,12 @@ func (p *process) stop() {
 	case <-p.exited:
 	case <-limit.C:
 	}
-	_ = syscall.Kill(group, syscall.SIGKILL)
+	p.kill()
+}
+
+// kill ends them at once.
+func (p *process) kill() {
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.exited
 }
 

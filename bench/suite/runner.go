@@ -197,8 +197,39 @@ func (r *runner) served(ctx context.Context, c cell) (report.Sample, error) {
 		defer server.stop()
 	}
 	return r.withMachine(func() (report.Sample, error) {
-		return withServer(server, func() (report.Sample, error) { return r.drive(ctx, c) })
+		return withServer(server, func() (report.Sample, error) {
+			return unhung(ctx, server, r.limit(c.workload), func(ctx context.Context) (report.Sample, error) { return r.drive(ctx, c) })
+		})
 	})
+}
+
+var errHung = errors.New("hung")
+
+// limit is how long a client may take, what it does besides its work included. A copy that has begun goes to its end.
+func (r *runner) limit(w Workload) time.Duration {
+	limit := time.Duration(r.Seconds*float64(time.Second)) + hangLimit
+	if w.Copy {
+		limit += time.Duration(r.Size>>20) * time.Second / 10
+	}
+	return limit
+}
+
+// unhung ends a client that takes too long, and kills its server first: a client that waits for an answer from a FUSE
+// server cannot be killed as long as that lives.
+func unhung(ctx context.Context, server *process, limit time.Duration, drive func(context.Context) (report.Sample, error)) (report.Sample, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: the client of %s did not end within %s", errHung, server.name, limit))
+	defer cancel()
+	watched := make(chan struct{})
+	stop := context.AfterFunc(limited, func() {
+		defer close(watched)
+		server.kill()
+	})
+	s, err := drive(limited)
+	if !stop() {
+		<-watched
+		err = context.Cause(limited)
+	}
+	return s, err
 }
 
 // withMachine adds what the whole machine used meanwhile.
@@ -223,6 +254,9 @@ func withServer(server *process, measure func() (report.Sample, error)) (report.
 		return report.Sample{}, err
 	}
 	s, err := measure()
+	if errors.Is(err, errHung) {
+		return s, err
+	}
 	if !server.alive() {
 		return s, errors.Join(err, fmt.Errorf("%s ended during the sample: %s", server.name, server.output))
 	}
