@@ -82,7 +82,7 @@ func (c FioConfig) args(result string) []string {
 		// Each block carries the number of its write. With --time_based fio would not look at it, and a lost write
 		// would pass for the one before it.
 		"--loops=1000000", fmt.Sprintf("--runtime=%dms", c.Runtime.Milliseconds()),
-		"--verify=crc32c", "--verify_backlog=256", "--verify_fatal=1",
+		"--verify=crc32c", "--verify_backlog=256", "--verify_fatal=1", "--verify_state_save=0",
 		"--eta=always", "--eta-newline=1", "--output-format=json", "--output="+result)
 }
 

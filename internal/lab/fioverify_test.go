@@ -8,7 +8,7 @@ import (
 
 func TestFioArgs(t *testing.T) {
 	const rest = " --name=verify --thread --rw=randwrite --size=67108864 --bs=16384 --iodepth=16 --serialize_overlap=1 --fsync=256 " +
-		"--loops=1000000 --runtime=1500ms --verify=crc32c --verify_backlog=256 --verify_fatal=1 " +
+		"--loops=1000000 --runtime=1500ms --verify=crc32c --verify_backlog=256 --verify_fatal=1 --verify_state_save=0 " +
 		"--eta=always --eta-newline=1 --output-format=json --output=/r"
 	for _, c := range []struct {
 		cfg  FioConfig
