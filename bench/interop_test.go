@@ -246,3 +246,68 @@ func awaitUsers(t *testing.T, dir string, some bool) {
 		}
 	}
 }
+
+// samplesOf lists a run's samples as "workload server", sorted; each has to have a result.
+func samplesOf(t *testing.T, path string) []string {
+	t.Helper()
+	var out []string
+	for _, s := range readReport(t, path).Samples {
+		out = append(out, s.Workload+" "+s.Server)
+		if s.Error != "" || s.Bytes < 1<<20 || s.Seconds <= 0 || s.P99us < s.P50us || s.Server != "direct" && s.RSSBytes < 1<<20 {
+			t.Errorf("no result: %+v", s)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// product returns all "workload server", sorted.
+func product(workloads, servers string) []string {
+	var out []string
+	for w := range strings.SplitSeq(workloads, ",") {
+		for s := range strings.SplitSeq(servers, ",") {
+			out = append(out, w+" "+s)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+const fuseLoads = "sr1,sr4,sw1,sw4,rr1,rr16,rw16"
+
+// The FUSE files of others and the plain file answer every workload that ours is put under.
+func TestQuickRunOnFUSEFiles(t *testing.T) {
+	bench, tmp, out := build(t), t.TempDir(), t.TempDir()
+	results, md := filepath.Join(out, "r.json"), filepath.Join(out, "r.md")
+	const servers = "qsd-fuse,qsd-fuse-uring,direct"
+	cmd := command(bench, tmp, "--quick", "--seconds=0.1", "--size=32M", "--servers="+servers,
+		"--workloads="+fuseLoads, "--json="+results, "--markdown="+md)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if got, want := samplesOf(t, results), product(fuseLoads, servers); !slices.Equal(got, want) {
+		t.Errorf("samples %q, want %q", got, want)
+	}
+	if text, err := os.ReadFile(md); err != nil || !bytes.Contains(text, []byte("## FUSE files, opened with O_DIRECT\n")) {
+		t.Errorf("no section: %v", err)
+	}
+	wantEmpty(t, tmp)
+}
+
+// A mount whose server died goes with the run.
+func TestDeadMountIsTakenDown(t *testing.T) {
+	bench, tmp := build(t), t.TempDir()
+	results := filepath.Join(t.TempDir(), "r.json")
+	const dies = `dies=timeout --signal=KILL 1 qemu-storage-daemon --blockdev driver=file,node-name=d,filename={file} ` +
+		`--export type=fuse,id=e,node-name=d,mountpoint={mount}/disk,writable=on`
+	cmd := command(bench, tmp, "--quick", "--seconds=3", "--size=32M", "--server="+dies, "--servers=direct",
+		"--workloads=rr1", "--json="+results)
+	text, err := cmd.CombinedOutput()
+	if code := exitCode(t, err); code != 1 || !bytes.Contains(text, []byte("dies ended during the sample")) {
+		t.Errorf("exit code %d\n%s", code, text)
+	}
+	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || bytes.Contains(mounts, []byte(tmp)) {
+		t.Errorf("still mounted: %v\n%s", err, mounts)
+	}
+	wantEmpty(t, tmp)
+}

@@ -27,7 +27,7 @@ type options struct {
 	quick, check       bool
 }
 
-// A run with these takes some 17 minutes. Many short samples stand a machine's moods better than few
+// A run with these takes some 21 minutes. Many short samples stand a machine's moods better than few
 // long ones.
 const (
 	defaultRepeat  = 5

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Target is one of the project's speed goals, on the page-cached file with one connection.
+// Target is one of the project's speed goals, on the page-cached file with one connection, or on a FUSE file.
 type Target struct {
+	Server   string // that it is about; empty: Subject
 	Workload string
 	Peers    []string // with several the best of them in each repetition counts; none: an absolute goal
 	CPU      bool     // compares the server's CPU cost (at most Limit) instead of the rate (at least Limit)
@@ -15,8 +16,14 @@ type Target struct {
 	Limit    float64
 }
 
-// Subject is the server that the targets are about.
+// Subject is the server that most targets are about.
 const Subject = "sluice"
+
+// The others: a FUSE file, and one that the kernel reads past us.
+const (
+	fuseSubject = Subject + "-fuse"
+	passSubject = Subject + "-pass"
+)
 
 // Targets are the goals that --check judges.
 var Targets = []Target{
@@ -37,6 +44,22 @@ var Targets = []Target{
 	{Workload: "rr16", CPU: true, Unit: PerOp, Limit: 4},
 	{Workload: "sr1", CPU: true, Unit: PerGiB, Limit: 0.10},
 	{Workload: "sr4", CPU: true, Unit: PerGiB, Limit: 0.10},
+	{Server: fuseSubject, Workload: "rr1", Peers: []string{"qsd-fuse"}, Limit: 3},
+	{Server: fuseSubject, Workload: "rr16", Peers: []string{"qsd-fuse"}, Limit: 3},
+	{Server: fuseSubject, Workload: "sr1", Peers: []string{"qsd-fuse"}, Limit: 2},
+	{Server: fuseSubject, Workload: "sr4", Peers: []string{"qsd-fuse"}, Limit: 2},
+	{Server: passSubject, Workload: "rr1", Peers: []string{"direct"}, Limit: 0.9},
+	{Server: passSubject, Workload: "rr16", Peers: []string{"direct"}, Limit: 0.9},
+	{Server: passSubject, Workload: "sr1", Peers: []string{"direct"}, Limit: 0.9},
+	{Server: passSubject, Workload: "sr4", Peers: []string{"direct"}, Limit: 0.9},
+}
+
+// About returns the server that the target is about.
+func (t Target) About() string {
+	if t.Server == "" {
+		return Subject
+	}
+	return t.Server
 }
 
 // Verdict is the outcome of one target.
@@ -66,9 +89,9 @@ func (r *Report) judge(t Target) Verdict {
 			figure, choose = Cost, math.Min
 		}
 		if len(t.Peers) == 0 {
-			v.Measured = r.Stat(Subject, w, figure)
+			v.Measured = r.Stat(t.About(), w, figure)
 		} else {
-			v.Measured = r.Ratio(Subject, t.Peers, w, figure, choose)
+			v.Measured = r.Ratio(t.About(), t.Peers, w, figure, choose)
 		}
 	}
 	if v.Measured.N > 0 {
@@ -92,6 +115,9 @@ func (v Verdict) Goal() string {
 	what, sign := "rate", ">="
 	if v.CPU {
 		what, sign = "server CPU", "<="
+	}
+	if v.Server != "" {
+		what += " of " + v.Server
 	}
 	switch {
 	case len(v.Peers) > 1:

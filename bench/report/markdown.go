@@ -51,6 +51,7 @@ func (r *Report) groups() []group {
 		{"Page-cached file, one connection", file, one},
 		{"Page-cached file, several connections", file, many},
 		{"Page-cached file, nbdcopy", file, copies},
+		{"FUSE files, opened with O_DIRECT", r.ofKind(Fuse, Direct), one},
 		{"Memory, and no data at all (the client's limit)", memory, slices.Concat(one, many, copies)},
 	}
 	var out []group
@@ -115,7 +116,7 @@ func (r *Report) stealText() string {
 }
 
 func (r *Report) writeTargets(b *strings.Builder) {
-	if r.server(Subject) == nil {
+	if !slices.ContainsFunc(Targets, func(t Target) bool { return r.server(t.About()) != nil }) {
 		return
 	}
 	fmt.Fprintf(b, "## Targets\n\n%s\n", r.TargetsTable())
@@ -219,7 +220,7 @@ func (r *Report) latencyCell(server string, w Workload) string {
 func (r *Report) writeMemory(b *strings.Builder) {
 	fmt.Fprintf(b, "## Memory\n\nLargest resident set of the server at the end of a sample, MiB.\n\n")
 	t := table{head: []string{"server", "MiB"}, left: 1}
-	for _, s := range r.ofKind(File, Mem, Null) {
+	for _, s := range r.ofKind(File, Fuse, Mem, Null) {
 		var largest float64
 		for _, w := range r.Workloads {
 			largest = max(largest, r.Stat(s.Name, w, RSS).Max)
@@ -243,7 +244,7 @@ func (r *Report) writeFailures(b *strings.Builder) {
 }
 
 func (r *Report) writeCommands(b *strings.Builder) {
-	b.WriteString("## Commands\n\nServers, with `{socket}`, `{file}` and `{size}` for what changes:\n\n```\n")
+	b.WriteString("## Commands\n\nServers, with `{socket}`, `{mount}`, `{file}` and `{size}` for what changes:\n\n```\n")
 	for _, s := range r.Servers {
 		fmt.Fprintf(b, "%-14s %s\n", s.Name, s.Command)
 	}

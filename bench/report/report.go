@@ -56,6 +56,11 @@ const (
 	// Copier is no server but a program that copies between a file and the same server's export for all. What a sample
 	// calls the server's CPU and memory are this program's.
 	Copier Kind = "copier"
+	// Fuse is a file that a server shows through FUSE, with the same page-cached file behind it. Clients open it with
+	// O_DIRECT, so that each of their requests reaches the server.
+	Fuse Kind = "fuse"
+	// Direct is no server at all: the client opens the same file itself with O_DIRECT, which is the limit of the disk.
+	Direct Kind = "direct"
 )
 
 // Server is one configuration under test.

@@ -36,6 +36,10 @@ func sample() *Report {
 			{Name: "sluice-mem", Kind: Mem, Command: "bin/sluice serve mem://{size} --nbd unix:{socket}"},
 			{Name: "nbdkit-null", Kind: Null, Command: "nbdkit --unix={socket} null {size}", Note: "has no data."},
 			{Name: "sluice-metrics", Kind: File, Command: "bin/sluice serve {file} --metrics 127.0.0.1:0", Against: "sluice"},
+			{Name: "sluice-fuse", Kind: Fuse, Command: "bin/sluice serve {file} --fuse {mount}"},
+			{Name: "sluice-pass", Kind: Fuse, Command: "bin/sluice serve {file} --fuse {mount} --fuse-passthrough"},
+			{Name: "qsd-fuse", Kind: Fuse, Command: "qemu-storage-daemon --export type=fuse,mountpoint={mount}/disk"},
+			{Name: "direct", Kind: Direct, Command: "fio --direct=1 on {file}"},
 			{Name: "sluice-copy", Kind: Copier, Command: "bin/sluice copy {from} {to}"},
 			{Name: "nbdcopy", Kind: Copier, Command: "nbdcopy {from} {to}"},
 		},
@@ -49,7 +53,7 @@ func sample() *Report {
 		},
 	}
 	speed := map[string]float64{"sluice": 3, "qemu-nbd": 1, "nbdkit-file": 2, "local": 12, "sluice-mem": 4, "nbdkit-null": 5,
-		"sluice-metrics": 2.9, "sluice-copy": 2.5, "nbdcopy": 2}
+		"sluice-metrics": 2.9, "sluice-copy": 2.5, "nbdcopy": 2, "sluice-fuse": 3.5, "sluice-pass": 3.8, "qsd-fuse": 1, "direct": 4}
 	for rep := 1; rep <= 3; rep++ {
 		for _, w := range r.Workloads {
 			for _, s := range r.Servers {
@@ -77,7 +81,7 @@ func synthetic(s Server, w Workload, rep int, speed float64) Sample {
 	if !w.Copy {
 		out.P50us, out.P99us = 100/speed, 400/speed
 	}
-	if s.Kind == Local {
+	if s.Kind == Local || s.Kind == Direct {
 		out.ServerCPU, out.RSSBytes = 0, 0
 	}
 	return out
@@ -255,6 +259,9 @@ func TestCheck(t *testing.T) {
 		"rr16 server CPU <= 4.0 us/op":                           "FAIL 7.4 us/op",
 		"sr1 server CPU <= 0.10 s/GiB":                           "FAIL 0.74 s/GiB",
 		"sr1 rate >= 1.30x nbdkit-file":                          "pass 1.50x",
+		"rr16 rate of sluice-fuse >= 3.00x qsd-fuse":             "pass 3.50x",
+		"rr1 rate of sluice-fuse >= 3.00x qsd-fuse":              "FAIL not measured",
+		"rr16 rate of sluice-pass >= 0.90x direct":               "pass 0.95x",
 	} {
 		if got[goal] != want {
 			t.Errorf("%s: %q, want %q", goal, got[goal], want)

@@ -100,7 +100,7 @@ func (r *Report) plotSubtitle() string {
 // plotted returns the servers that have bars for the workload: all that have a result, without the local file, which
 // is so much faster that it would squash the rest, and the programs that copy.
 func (r *Report) plotted(w Workload) []Server {
-	return slices.DeleteFunc(r.ofKind(File, Mem, Null), func(s Server) bool { return r.Stat(s.Name, w, Rate).N == 0 })
+	return slices.DeleteFunc(r.ofKind(File, Fuse, Mem, Null), func(s Server) bool { return r.Stat(s.Name, w, Rate).N == 0 })
 }
 
 // plotWorkload draws one workload's two panels at (x, y) and returns their height.

@@ -22,6 +22,10 @@ type dataset struct {
 
 // newDataset writes the files below parent. The caller removes them, also after an error.
 func newDataset(ctx context.Context, parent string, size int64, withSource bool) (*dataset, error) {
+	parent, err := filepath.Abs(parent) // a configuration that names the image wants it so
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp(parent, "sluice-bench-")
 	if err != nil {
 		return nil, err

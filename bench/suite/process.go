@@ -11,12 +11,15 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"sluice/nbd"
 )
 
 // Times that a server gets, far beyond what any needs.
 const (
 	startLimit = 20 * time.Second
 	stopLimit  = 10 * time.Second
+	hangLimit  = 60 * time.Second // for a client, beyond the time that it was told to work
 	pollEvery  = 2 * time.Millisecond
 )
 
@@ -29,8 +32,33 @@ type process struct {
 	exited chan struct{} // closed after Wait has returned
 }
 
-// start runs a server and returns when it accepts connections on the socket.
-func start(ctx context.Context, name string, args []string, socket string) (*process, error) {
+// probe tells whether a server serves: nil if it does, otherwise what is missing.
+type probe func(context.Context) error
+
+// accepts is the probe of servers at a unix socket.
+func accepts(socket string) probe {
+	return func(context.Context) error {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+}
+
+// exports is the probe of servers that listen before they have the export.
+func exports(uri string) probe {
+	return func(ctx context.Context) error {
+		client, err := nbd.Dial(ctx, uri, nbd.ClientConfig{})
+		if err != nil {
+			return err
+		}
+		return client.Close()
+	}
+}
+
+// start runs a server and returns when it serves.
+func start(ctx context.Context, name string, args []string, serves probe) (*process, error) {
 	p := &process{name: name, output: &tail{}, exited: make(chan struct{})}
 	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
@@ -44,30 +72,30 @@ func start(ctx context.Context, name string, args []string, socket string) (*pro
 		_ = p.cmd.Wait() // the exit code of a server that was told to stop says nothing
 		close(p.exited)
 	}()
-	if err := p.awaitSocket(ctx, socket); err != nil {
+	if err := p.await(ctx, serves); err != nil {
 		p.stop()
 		return nil, err
 	}
 	return p, nil
 }
 
-// awaitSocket connects until it works. The peers have no common way to say that they are ready, so the event itself,
-// an accepted connection, is what is tried.
-func (p *process) awaitSocket(ctx context.Context, socket string) error {
+// await asks until the server serves. The peers have no common way to say that they are ready, so the event itself, for
+// instance an accepted connection, is what is tried.
+func (p *process) await(ctx context.Context, serves probe) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		conn, err := net.Dial("unix", socket)
+		err := serves(ctx)
 		if err == nil {
-			return conn.Close()
+			return nil
 		}
 		select {
 		case <-p.exited:
 			return fmt.Errorf("%s ended before it served: %s", p.name, p.output)
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not listen on %s: %w: %s", p.name, socket, context.Cause(ctx), p.output)
+			return fmt.Errorf("%s does not serve: %w: %w: %s", p.name, context.Cause(ctx), err, p.output)
 		case <-tick.C:
 		}
 	}
@@ -93,7 +121,12 @@ func (p *process) stop() {
 	case <-p.exited:
 	case <-limit.C:
 	}
-	_ = syscall.Kill(group, syscall.SIGKILL)
+	p.kill()
+}
+
+// kill ends them at once.
+func (p *process) kill() {
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.exited
 }
 

@@ -166,29 +166,70 @@ func (r *runner) attempt(ctx context.Context, c cell) (report.Sample, error) {
 	if ctx.Err() != nil {
 		return s, ctx.Err()
 	}
-	if c.workload.write && c.server.onFile() {
-		return s, r.data.settle()
+	if !c.workload.write || !c.server.onFile() {
+		return s, nil
 	}
-	return s, nil
+	if err := r.data.settle(); err != nil || !c.server.past() {
+		return s, err
+	}
+	return s, r.data.cache(ctx) // what is written past the page cache leaves it
 }
 
 func (r *runner) measure(ctx context.Context, c cell) (report.Sample, error) {
-	if c.server.Kind == report.Local {
+	switch c.server.Kind {
+	case report.Local, report.Direct:
 		return r.withMachine(func() (report.Sample, error) { return r.drive(ctx, c) })
-	}
-	if c.server.Kind == report.Copier {
+	case report.Copier:
 		return r.transfer(ctx, c)
+	case report.Fuse:
+		return r.mounted(ctx, c)
 	}
+	return r.served(ctx, c)
+}
+
+// served measures a server.
+func (r *runner) served(ctx context.Context, c cell) (report.Sample, error) {
 	server, err := r.server(ctx, c.server)
 	if err != nil {
 		return report.Sample{}, err
 	}
-	if c.server.Kind == report.File {
+	if c.server.onFile() {
 		defer server.stop()
 	}
 	return r.withMachine(func() (report.Sample, error) {
-		return withServer(server, func() (report.Sample, error) { return r.drive(ctx, c) })
+		return withServer(server, func() (report.Sample, error) {
+			return unhung(ctx, server, r.limit(c.workload), func(ctx context.Context) (report.Sample, error) { return r.drive(ctx, c) })
+		})
 	})
+}
+
+var errHung = errors.New("hung")
+
+// limit is how long a client may take, what it does besides its work included. A copy that has begun goes to its end.
+func (r *runner) limit(w Workload) time.Duration {
+	limit := time.Duration(r.Seconds*float64(time.Second)) + hangLimit
+	if w.Copy {
+		limit += time.Duration(r.Size>>20) * time.Second / 10
+	}
+	return limit
+}
+
+// unhung ends a client that takes too long, and kills its server first: a client that waits for an answer from a FUSE
+// server cannot be killed as long as that lives.
+func unhung(ctx context.Context, server *process, limit time.Duration, drive func(context.Context) (report.Sample, error)) (report.Sample, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: the client of %s did not end within %s", errHung, server.name, limit))
+	defer cancel()
+	watched := make(chan struct{})
+	stop := context.AfterFunc(limited, func() {
+		defer close(watched)
+		server.kill()
+	})
+	s, err := drive(limited)
+	if !stop() {
+		<-watched
+		err = context.Cause(limited)
+	}
+	return s, err
 }
 
 // withMachine adds what the whole machine used meanwhile.
@@ -213,6 +254,9 @@ func withServer(server *process, measure func() (report.Sample, error)) (report.
 		return report.Sample{}, err
 	}
 	s, err := measure()
+	if errors.Is(err, errHung) {
+		return s, err
+	}
 	if !server.alive() {
 		return s, errors.Join(err, fmt.Errorf("%s ended during the sample: %s", server.name, server.output))
 	}
@@ -225,6 +269,31 @@ func withServer(server *process, measure func() (report.Sample, error)) (report.
 }
 
 func (r *runner) socket(s Server) string { return filepath.Join(r.sockets, s.Name) }
+
+func (r *runner) config(s Server) string { return filepath.Join(r.sockets, s.Name+".toml") }
+
+// serves returns the probe for the server.
+func (r *runner) serves(s Server) probe {
+	switch {
+	case s.Kind == report.Fuse:
+		return mount{file: filepath.Join(r.mountDir(s), mountedName)}.shows(r.Size)
+	case s.export != "":
+		return exports(uri(r.socket(s), s.export))
+	}
+	return accepts(r.socket(s))
+}
+
+// configure writes the server's configuration, and takes away what an earlier one kept.
+func (r *runner) configure(s Server) error {
+	if s.config == "" {
+		return nil
+	}
+	path := r.config(s)
+	if err := os.RemoveAll(path + ".state"); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(r.places(s).fill([]string{s.config})[0]), 0o600)
+}
 
 // server returns a running server. One on the file is started for each sample, because most take a lock on it; one in
 // memory is started once, and filled with data.
@@ -240,12 +309,15 @@ func (r *runner) server(ctx context.Context, s Server) (*process, error) {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	p, err := start(ctx, s.Name, s.Args(r.places(s)), socket)
-	if err != nil || s.Kind == report.File {
+	if err := r.configure(s); err != nil {
+		return nil, err
+	}
+	p, err := start(ctx, s.Name, s.Args(r.places(s)), r.serves(s))
+	if err != nil || s.onFile() {
 		return p, err
 	}
 	if s.Kind == report.Mem {
-		if _, err := runClient(ctx, "nbdcopy", r.data.source, uri(socket)); err != nil {
+		if _, err := runClient(ctx, "nbdcopy", r.data.source, uri(socket, s.export)); err != nil {
 			p.stop()
 			return nil, fmt.Errorf("fill %s: %w", s.Name, err)
 		}
@@ -255,7 +327,10 @@ func (r *runner) server(ctx context.Context, s Server) (*process, error) {
 }
 
 func (r *runner) places(s Server) Places {
-	return Places{Sluice: r.Sluice, Bench: r.Bench, Socket: r.socket(s), File: r.data.disk, Size: r.Size}
+	return Places{
+		Sluice: r.Sluice, Bench: r.Bench, Socket: r.socket(s), File: r.data.disk, Size: r.Size,
+		Config: r.config(s), Mount: r.mountDir(s),
+	}
 }
 
 // drive runs the client and fills in what the client tells.
@@ -265,11 +340,14 @@ func (r *runner) drive(ctx context.Context, c cell) (report.Sample, error) {
 		return r.copies(ctx, w, socket)
 	}
 	t := target{
-		socket: socket, size: fmt.Sprint(r.Size), part: fmt.Sprint(r.Size / int64(max(w.Connections, 1))),
+		socket: socket, export: c.server.export, direct: c.server.past(), size: fmt.Sprint(r.Size), part: fmt.Sprint(r.Size / int64(max(w.Connections, 1))),
 		runtime: fmt.Sprintf("%dms", int64(r.Seconds*1000)),
 	}
-	if c.server.Kind == report.Local {
+	switch c.server.Kind {
+	case report.Local, report.Direct:
 		t.file = r.data.disk
+	case report.Fuse:
+		t.file = filepath.Join(r.mountDir(c.server), mountedName)
 	}
 	out, err := runClient(ctx, append([]string{"fio"}, w.fioArgs(t)...)...)
 	if err != nil {

@@ -17,13 +17,19 @@ type Server struct {
 	pkg      string   // Debian package of the program, or the make target that builds it
 	version  []string // command whose first line of output is the version
 	only     []string // workloads that it is put under; empty: all that suit its kind
+	config   string   // what the file {config} holds; empty: the server needs none
+	export   string   // the export's name; empty: the default export
+	onto     bool     // of a server in FUSE: it mounts on the file itself, which has to be there before
 	Optional bool     // runs only when named
 }
 
 // onFile tells whether work on the server changes the image.
 func (s Server) onFile() bool {
-	return s.Kind == report.File || s.Kind == report.Local || s.Kind == report.Copier
+	return s.Kind != report.Mem && s.Kind != report.Null
 }
+
+// past tells whether clients work on a file past the page cache of their own side.
+func (s Server) past() bool { return s.Kind == report.Fuse || s.Kind == report.Direct }
 
 // takes tells whether the server is put under the workload.
 func (s Server) takes(w Workload) bool {
@@ -40,6 +46,19 @@ const copyNote = "--flush makes nbdcopy end when the copy is durable, as sluice 
 
 const localCommand = "fio --ioengine=io_uring --filename={file} --invalidate=0 (otherwise as below)"
 
+const directCommand = "fio --ioengine=libaio --direct=1 --filename={file} --invalidate=0 (otherwise as below)"
+
+const fuseNote = "fio works on {mount}/disk as direct does on the image."
+
+const daemonConfig = `nbd = ["unix:{socket}"]
+api = ["unix:{config}.api"]
+state = "{config}.state"
+
+[[export]]
+name = "disk"
+url = "{file}"
+`
+
 const goNBDNote = "the server package of github.com/pojntfx/go-nbd, a naive baseline: it has no flush, so its writes " +
 	"are durable at disconnect only and its write figures cannot be compared with the others' as equals."
 
@@ -47,6 +66,8 @@ const goNBDNote = "the server package of github.com/pojntfx/go-nbd, a naive base
 func Servers() []Server {
 	qsd := "qemu-storage-daemon --blockdev driver=file,node-name=disk,filename={file},aio=%s " +
 		"--nbd-server addr.type=unix,addr.path={socket} --export type=nbd,id=export,node-name=disk,name=,writable=on"
+	qsdFUSE := "qemu-storage-daemon --blockdev driver=file,node-name=disk,filename={file},aio=%s " +
+		"--export type=fuse,id=export,node-name=disk,mountpoint={mount}/disk,writable=on"
 	qnbd := "qemu-nbd --persistent --shared=16 --format=raw --cache=writeback --aio=%s --socket={socket} {file}"
 	ours, qemu := []string{"{sluice}", "--version"}, []string{"qemu-nbd", "--version"}
 	storage, kit := []string{"qemu-storage-daemon", "--version"}, []string{"nbdkit", "--version"}
@@ -66,6 +87,12 @@ func Servers() []Server {
 		entry("nbdkit-memory", "nbdkit --foreground --unix={socket} memory {size}", "nbdkit", kit),
 		entry("nbdkit-null", "nbdkit --foreground --unix={socket} null {size}", "nbdkit", kit),
 		entry("sluice-metrics", "{sluice} serve {file} --nbd unix:{socket} --metrics 127.0.0.1:0", "make build", ours),
+		entry("sluice-daemon", "{sluice} daemon --config {config}", "make build", ours),
+		entry("sluice-fuse", "{sluice} serve {file} --fuse {mount} --name disk", "make build", ours),
+		entry("sluice-pass", "{sluice} serve {file} --fuse {mount} --name disk --fuse-passthrough", "make build", ours),
+		entry("qsd-fuse", fmt.Sprintf(qsdFUSE, "threads"), "qemu-system-common", storage),
+		entry("qsd-fuse-uring", fmt.Sprintf(qsdFUSE, "io_uring"), "qemu-system-common", storage),
+		entry("direct", directCommand, "fio", nil),
 		entry("sluice-copy", "{sluice} copy {from} {to}", "make build", ours),
 		entry("nbdcopy", "nbdcopy --flush {from} {to}", "libnbd-bin", nil),
 	}
@@ -86,6 +113,16 @@ func Servers() []Server {
 			s.Note = "has no data; it shows how fast client and socket are."
 		case "sluice-metrics":
 			s.Against, s.only = "sluice", []string{"rr1", "rr16", "rr64"}
+		case "sluice-daemon":
+			s.Against, s.only = "sluice", []string{"sr1", "rr1", "rr16", "rr64"}
+			s.config, s.export = daemonConfig, "disk"
+			s.Note = "its configuration is " + strings.Join(strings.Fields(daemonConfig), " ")
+		case "sluice-fuse", "sluice-pass", "qsd-fuse", "qsd-fuse-uring":
+			s.Kind, s.Note = report.Fuse, fuseNote
+			s.onto = !strings.HasPrefix(s.Name, "sluice")
+		case "direct":
+			s.Kind = report.Direct
+			s.Note = "no server: fio works on the image itself past the page cache, as it does on the FUSE files. Its data come from the disk."
 		case "sluice-copy", "nbdcopy":
 			s.Kind = report.Copier
 			s.Note = map[string]string{"nbdcopy": copyNote}[s.Name]
@@ -136,11 +173,14 @@ func parseCustom(text string) (Server, error) {
 	if !ok || name == "" || strings.TrimSpace(command) == "" {
 		return Server{}, fmt.Errorf("server %q is not of the form name=command", text)
 	}
-	if !strings.Contains(command, "{socket}") {
-		return Server{}, fmt.Errorf("the command of server %s does not say where {socket} goes", name)
-	}
 	s := Server{Server: report.Server{Name: name, Kind: report.Mem, Command: command}}
-	if strings.Contains(command, "{file}") {
+	mounts := strings.Contains(command, "{mount}")
+	switch {
+	case !mounts && !strings.Contains(command, "{socket}"):
+		return Server{}, fmt.Errorf("the command of server %s does not say where {socket} goes, or {mount}", name)
+	case mounts:
+		s.Kind, s.onto = report.Fuse, strings.Contains(command, "{mount}/"+mountedName)
+	case strings.Contains(command, "{file}"):
 		s.Kind = report.File
 	}
 	return s, nil
@@ -153,6 +193,8 @@ type Places struct {
 	Socket string
 	File   string
 	Size   int64
+	Config string // its configuration
+	Mount  string // folder for a server in FUSE
 
 	From, To string // of a program that copies
 }
@@ -162,7 +204,8 @@ func (s Server) Args(p Places) []string { return p.fill(strings.Fields(s.Command
 
 func (p Places) fill(fields []string) []string {
 	r := strings.NewReplacer("{sluice}", p.Sluice, "{bench}", p.Bench, "{socket}", p.Socket, "{file}", p.File,
-		"{size}", strconv.FormatInt(p.Size, 10), "{from}", p.From, "{to}", p.To)
+		"{size}", strconv.FormatInt(p.Size, 10), "{from}", p.From, "{to}", p.To,
+		"{config}", p.Config, "{mount}", p.Mount)
 	out := make([]string, len(fields))
 	for i, f := range fields {
 		out[i] = r.Replace(f)
@@ -183,6 +226,11 @@ func (p Plan) Lookup() error {
 			helper, from = "nbdcopy", "libnbd-bin"
 		case report.Copier:
 			helper, from = "nbdkit", exporter().pkg
+		case report.Fuse:
+			if err := lookupFUSE(s.Name); err != nil {
+				return err
+			}
+			continue
 		default:
 			continue
 		}

@@ -14,16 +14,16 @@ func TestTargetsCanBeMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	has := func(name string) bool {
-		return slices.ContainsFunc(servers, func(s Server) bool { return s.Name == name && s.Kind == report.File })
-	}
 	for _, target := range report.Targets {
-		if _, err := Select(target.Workload); err != nil {
+		ws, err := Select(target.Workload)
+		if err != nil {
 			t.Error(err)
+			continue
 		}
-		for _, name := range append([]string{report.Subject}, target.Peers...) {
-			if !has(name) {
-				t.Errorf("no server %s on the file", name)
+		for _, name := range append([]string{target.About()}, target.Peers...) {
+			i := slices.IndexFunc(servers, func(s Server) bool { return s.Name == name })
+			if i < 0 || !servers[i].onFile() || !servers[i].takes(ws[0]) {
+				t.Errorf("no server %s on the file under %s", name, target.Workload)
 			}
 		}
 	}
@@ -43,13 +43,15 @@ func TestChoose(t *testing.T) {
 		return strings.Join(out, " ")
 	}
 	const all = "sluice:file qemu-nbd:file qsd-uring:file nbdkit-file:file go-nbd:file local:local " +
-		"sluice-mem:mem nbdkit-memory:mem nbdkit-null:null sluice-metrics:file sluice-copy:copier nbdcopy:copier"
+		"sluice-mem:mem nbdkit-memory:mem nbdkit-null:null sluice-metrics:file sluice-daemon:file " +
+		"sluice-fuse:fuse sluice-pass:fuse qsd-fuse:fuse qsd-fuse-uring:fuse direct:direct sluice-copy:copier nbdcopy:copier"
 	for _, c := range []struct{ got, want string }{
 		{names(""), all},
 		{names("nbdkit-null,qsd-threads"), "qsd-threads:file nbdkit-null:null"},
 		{names("qemu-nbd", "sluice-x=x serve {file} {socket}"), "qemu-nbd:file sluice-x:file"},
 		{names("qemu-nbd", "ram={sluice} {size} {socket}"), "qemu-nbd:file ram:mem"},
 		{names("", "sluice=x {file} {socket}"), all},
+		{names("direct", "other=x {file} {mount}"), "direct:direct other:fuse"},
 	} {
 		if c.got != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)
@@ -62,7 +64,7 @@ func TestChooseRejects(t *testing.T) {
 		{"qemu-ndb", "", `unknown server "qemu-ndb"; there are sluice, qemu-nbd`},
 		{"", "x", "not of the form name=command"},
 		{"", "=x {socket}", "not of the form name=command"},
-		{"", "x=serve {file}", "does not say where {socket} goes"},
+		{"", "x=serve {file}", "does not say where {socket} goes, or {mount}"},
 	} {
 		var custom []string
 		if c.custom != "" {
@@ -86,6 +88,36 @@ func TestArgs(t *testing.T) {
 	}
 	if got := servers[0].Documented("bin/sluice").Command; got != "bin/sluice serve {file} --nbd unix:{socket}" {
 		t.Errorf("documented as %q", got)
+	}
+}
+
+// What a server in FUSE and one with a configuration are told, as it is run.
+func TestArgsOfFUSEAndDaemon(t *testing.T) {
+	servers, err := Choose("sluice-daemon,sluice-fuse,sluice-pass,qsd-fuse,qsd-fuse-uring", []string{"other=x {file} {mount}/disk"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := Places{Sluice: "/sluice", Socket: "/s", File: "/d", Config: "/c", Mount: "/m"}
+	want := map[string]string{
+		"sluice-daemon": "/sluice daemon --config /c",
+		"sluice-fuse":   "/sluice serve /d --fuse /m --name disk",
+		"sluice-pass":   "/sluice serve /d --fuse /m --name disk --fuse-passthrough",
+		"qsd-fuse": "qemu-storage-daemon --blockdev driver=file,node-name=disk,filename=/d,aio=threads " +
+			"--export type=fuse,id=export,node-name=disk,mountpoint=/m/disk,writable=on",
+		"qsd-fuse-uring": "qemu-storage-daemon --blockdev driver=file,node-name=disk,filename=/d,aio=io_uring " +
+			"--export type=fuse,id=export,node-name=disk,mountpoint=/m/disk,writable=on",
+		"other": "x /d /m/disk",
+	}
+	onto := map[string]bool{"qsd-fuse": true, "qsd-fuse-uring": true, "other": true}
+	for _, s := range servers {
+		if got := strings.Join(s.Args(at), " "); got != want[s.Name] || s.onto != onto[s.Name] {
+			t.Errorf("%s: %s (mounts on the file: %v)", s.Name, got, s.onto)
+		}
+	}
+	config := at.fill([]string{servers[0].config})[0]
+	const wantConfig = "nbd = [\"unix:/s\"]\napi = [\"unix:/c.api\"]\nstate = \"/c.state\"\n\n[[export]]\nname = \"disk\"\nurl = \"/d\"\n"
+	if config != wantConfig {
+		t.Errorf("configuration:\n%s", config)
 	}
 }
 

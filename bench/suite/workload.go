@@ -22,6 +22,8 @@ type Workload struct {
 	from, to string   // what a program copies from and to, with {socket}, {source} or {copy} in it; empty for other work
 	write    bool     // changes the file, so that it has to be written back before the next sample
 	fileOnly bool     // left out for servers in memory, to keep the run short
+	direct   bool     // put to files that are opened with O_DIRECT too
+	onlyFuse bool     // and to nothing else
 }
 
 // Workloads lists all of them in the order of the tables. Depth is the number of requests in flight over all
@@ -36,6 +38,7 @@ func Workloads() []Workload {
 		fioLoad("rr16", "4 KiB random read, depth 16", access{"randread", small, 16, 1}),
 		fioLoad("rr64", "4 KiB random read, depth 64", access{"randread", small, 64, 1}),
 		fioLoad("rw16", "4 KiB random write, depth 16", access{"randwrite", small, 16, 1}),
+		fioLoad("sw4", "1 MiB sequential write, depth 4", access{"write", large, 4, 1}),
 		fioLoad("mx32", "4 KiB random 70/30 mix, depth 32", access{"randrw", small, 32, 1}),
 		fioLoad("sr4x4", "1 MiB sequential read, depth 4, 4 connections", access{"read", large, 4, 4}),
 		fioLoad("sw4x4", "1 MiB sequential write, depth 4, 4 connections", access{"write", large, 4, 4}),
@@ -52,7 +55,12 @@ func Workloads() []Workload {
 		transfer("f2n", "from a file to an NBD export", "{source}", exportURI),
 	}
 	for i := range ws {
-		ws[i].fileOnly = ws[i].Copy || ws[i].Connections > 1 || ws[i].Name == "mx32"
+		w := &ws[i]
+		w.fileOnly = w.Copy || w.Connections > 1 || w.Name == "mx32"
+		w.direct = !w.fileOnly && w.Name != "rr64"
+		if w.onlyFuse = w.Name == "sw4"; w.onlyFuse {
+			w.Command = "fio " + strings.Join(w.fioArgs(target{file: "{file}", direct: true, size: "{size}", runtime: "{time}"}), " ")
+		}
 	}
 	return ws
 }
@@ -83,8 +91,9 @@ func fioLoad(name, title string, a access) Workload {
 
 // target says what a client is to work on, as text so that the same code prints the documented command.
 type target struct {
-	socket              string
-	file                string // instead of the socket: no server, fio works on the file itself
+	socket, export      string
+	file                string // instead of the socket: fio works on the file
+	direct              bool   // past the page cache
 	size, part, runtime string
 }
 
@@ -92,9 +101,14 @@ type target struct {
 // jobs each works on a part of its own of the image. There is no map of the blocks that were already used: it would
 // cost the client more than the request.
 func (w Workload) fioArgs(t target) []string {
-	args := []string{"--name=" + w.Name, "--ioengine=nbd", "--uri=" + uri(t.socket)}
-	if t.file != "" {
-		args = append(args[:1], "--ioengine=io_uring", "--filename="+t.file, "--invalidate=0") // keep the page cache
+	args := []string{"--name=" + w.Name, "--ioengine=nbd", "--uri=" + uri(t.socket, t.export)}
+	switch { // --invalidate=0 keeps the page cache
+	case t.direct:
+		// io_uring hands each request on a FUSE file to a thread first, since the kernel does not know whether it would
+		// wait: with one in flight that halves the rate. libaio submits it as it is, as QEMU's aio=native does.
+		args = append(args[:1], "--ioengine=libaio", "--direct=1", "--filename="+t.file, "--invalidate=0")
+	case t.file != "":
+		args = append(args[:1], "--ioengine=io_uring", "--filename="+t.file, "--invalidate=0")
 	}
 	args = append(args, w.fio...)
 	if w.Connections > 1 {
@@ -121,7 +135,7 @@ func copyLoad(name string, write bool, connections int) Workload {
 }
 
 // exportURI is the export that programs which copy all use.
-var exportURI = uri("{socket}")
+var exportURI = uri("{socket}", "")
 
 // transfer is what the programs that copy are put to. The program is another for each sample, the server the same.
 func transfer(name, what, from, to string) Workload {
@@ -137,9 +151,9 @@ func transfer(name, what, from, to string) Workload {
 func (w Workload) copyArgs(socket, source string) []string {
 	connections := "--connections=" + strconv.Itoa(w.Connections)
 	if w.write {
-		return []string{connections, source, uri(socket)}
+		return []string{connections, source, uri(socket, "")}
 	}
-	return []string{connections, uri(socket), "null:"}
+	return []string{connections, uri(socket, ""), "null:"}
 }
 
 // suits tells whether the workload is run on servers of the given kind.
@@ -147,6 +161,10 @@ func (w Workload) suits(k report.Kind) bool {
 	switch {
 	case k == report.Copier || w.from != "":
 		return k == report.Copier && w.from != ""
+	case k == report.Fuse || k == report.Direct:
+		return w.direct
+	case w.onlyFuse:
+		return false
 	case k == report.File:
 		return true
 	case k == report.Local:
@@ -178,8 +196,8 @@ func Select(list string) ([]Workload, error) {
 	return out, nil
 }
 
-// uri is where clients find the default export of a unix socket.
-func uri(socket string) string { return "nbd+unix:///?socket=" + socket }
+// uri is where clients find an export at a unix socket; "" is the default export.
+func uri(socket, export string) string { return "nbd+unix:///" + export + "?socket=" + socket }
 
 func sizeText(n int64) string {
 	if n >= 1<<20 {

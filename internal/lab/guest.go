@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,8 +23,9 @@ var GuestCheck string
 
 // GuestConfig shapes a guest.
 type GuestConfig struct {
-	// Disks are /dev/vda, /dev/vdb and so on: NBD URIs, or objects in JSON as
-	// QEMU's -blockdev takes them.
+	// Disks are /dev/vda, /dev/vdb and so on: NBD URIs, absolute paths of raw
+	// files, which are opened past the page cache (O_DIRECT) and locked as QEMU
+	// always does, or objects in JSON as QEMU's -blockdev takes them.
 	Disks []string
 
 	// Script runs under busybox's sh with -e; "" means GuestCheck. Its exit
@@ -74,6 +76,12 @@ func CheckGuest(t TB, p *Proc) {
 // console is the process' output; the guest powers itself off in the end.
 func StartGuest(t TB, cfg GuestConfig) *Proc {
 	t.Helper()
+	return StartCmd(t, guestCommand(t, cfg))
+}
+
+// guestCommand returns the command that runs a guest, and makes what it needs.
+func guestCommand(t TB, cfg GuestConfig) *exec.Cmd {
+	t.Helper()
 	Need(t, "qemu-system-x86_64")
 	image, err := guestImage()
 	if err != nil {
@@ -102,7 +110,7 @@ func StartGuest(t TB, cfg GuestConfig) *Proc {
 		}
 		args = append(args, "-blockdev", string(text), "-device", "virtio-blk-pci,drive="+node)
 	}
-	return Start(t, "qemu-system-x86_64", append(args, cfg.Args...)...)
+	return exec.Command("qemu-system-x86_64", append(args, cfg.Args...)...)
 }
 
 func withDefault(n, otherwise int) int {
@@ -136,6 +144,10 @@ func blockdev(disk string, reconnect int) (map[string]any, error) {
 		err := json.Unmarshal([]byte(disk), &dev)
 		return dev, err
 	}
+	if filepath.IsAbs(disk) {
+		file := map[string]any{"driver": "file", "filename": disk, "discard": "unmap", "cache": map[string]any{"direct": true}}
+		return map[string]any{"driver": "raw", "discard": "unmap", "cache": map[string]any{"direct": true}, "file": file}, nil
+	}
 	u, err := url.Parse(disk)
 	if err != nil {
 		return nil, err
@@ -150,7 +162,7 @@ func blockdev(disk string, reconnect int) (map[string]any, error) {
 		}
 		server = map[string]any{"type": "inet", "host": host, "port": port}
 	default:
-		return nil, fmt.Errorf("neither nbd nor nbd+unix nor JSON")
+		return nil, fmt.Errorf("neither nbd nor nbd+unix nor an absolute path nor JSON")
 	}
 	return map[string]any{
 		"driver": "raw", "discard": "unmap",
