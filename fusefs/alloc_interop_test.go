@@ -22,7 +22,6 @@ func TestRequestsAllocateNothing(t *testing.T) {
 		for what, call := range map[string]func() (int, error){
 			"small read": func() (int, error) { return unix.Pread(fd, p[:4096], 8192) }, "large read": func() (int, error) { return unix.Pread(fd, p, 0) },
 			"small write": func() (int, error) { return unix.Pwrite(fd, p[:4096], 8192) }, "large write": func() (int, error) { return unix.Pwrite(fd, p, 0) },
-			"seek": func() (int, error) { _, err := unix.Seek(fd, 0, unix.SEEK_HOLE); return 0, err },
 		} {
 			var err error
 			n := testing.AllocsPerRun(500, func() { _, err = call() })

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -374,18 +375,21 @@ func TestPassthrough(t *testing.T) {
 }
 
 func TestQemuLocksTheFile(t *testing.T) {
-	lab.Need(t, "qemu-io", "qemu-img")
+	lab.Need(t, "qemu-io", "qemu-img", "qemu-nbd", "qemu-system-x86_64")
 	fs := mounted(t)
-	d, _ := localDevice(t, 8<<20)
+	d, local := localDevice(t, 8<<20)
 	path := add(t, fs, File{Name: "disk", Device: d})
-	holder := lab.Start(t, "sh", "-c", `(echo 'write -P 7 0 1M'; sleep 60) | qemu-io -f raw "$0"`, path)
-	holder.Expect("wrote")
-	rival := lab.Start(t, "qemu-io", "-f", "raw", "-c", "write 0 512", path)
-	if err := rival.Wait(); err == nil || !bytes.Contains([]byte(rival.Output()), []byte("lock")) {
-		t.Errorf("a second writer: %v: %s", err, rival.Output())
+	vm := []string{"-S", "-nodefaults", "-display", "none", "-qmp", "stdio", "-drive", "if=virtio,format=raw,file=" + path}
+	holder := lab.Start(t, "qemu-system-x86_64", vm...)
+	holder.Expect("QMP")
+	for _, rival := range []*lab.Proc{lab.Start(t, "qemu-system-x86_64", vm...), lab.Start(t, "qemu-nbd", "--format=raw", "--socket="+lab.Socket(t), path)} {
+		if err := rival.Wait(); err == nil || !strings.Contains(rival.Output(), "lock") {
+			t.Errorf("a second writer: %v: %s", err, rival.Output())
+		}
 	}
 	holder.Kill9()
-	lab.Run(t, "qemu-io", "-f", "raw", "-c", "read -P 7 0 1M", "-c", "flush", path)
+	lab.Run(t, "qemu-io", "-f", "raw", "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M", "-c", "flush", path)
+	lab.Run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", path, local)
 	lab.Run(t, "qemu-img", "map", "--output=json", "-f", "raw", path)
 }
 
