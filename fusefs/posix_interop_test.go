@@ -118,31 +118,50 @@ func TestHolesAndZeroes(t *testing.T) {
 	seek(2<<20+4096, unix.SEEK_DATA, 2<<20+4096+8192, nil)
 }
 
+// The client that maps a file is a process of its own: a page fault holds a thread
+// that runs goroutines, and the server may need it.
+
+func init() { asProcess["mapper"] = mapperProcess }
+
+func mapperProcess() error {
+	f, err := os.OpenFile(os.Getenv(writerFileVar), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	m, err := unix.Mmap(int(f.Fd()), 0, 4<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Munmap(m) }()
+	want, got := random(1<<20), make([]byte, 1<<20)
+	copy(m[1<<20:], want)
+	if err := unix.Msync(m, unix.MS_SYNC); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(want, 0); err != nil || !bytes.Equal(m[:1<<20], want) {
+		return fmt.Errorf("the mapping after a write: %w, equal %v", err, bytes.Equal(m[:1<<20], want))
+	}
+	g, err := os.OpenFile(f.Name(), os.O_RDWR|syscall.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = g.Close() }()
+	if _, err := g.ReadAt(got, 1<<20); err != nil || !bytes.Equal(got, want) {
+		return fmt.Errorf("O_DIRECT: %w, equal %v", err, bytes.Equal(got, want))
+	}
+	return nil
+}
+
 func TestMapAndDirectSeeTheSameBytes(t *testing.T) {
 	fs := mounted(t)
 	d, _ := localDevice(t, 4<<20)
-	path := add(t, fs, File{Name: "disk", Device: d})
-	f := opened(t, path, os.O_RDWR)
-	m, err := unix.Mmap(int(f.Fd()), 0, 4<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = unix.Munmap(m) }()
-	want := random(1 << 20)
-	copy(m[1<<20:], want)
-	if err := unix.Msync(m, unix.MS_SYNC); err != nil {
-		t.Fatal(err)
-	}
-	got := make([]byte, 1<<20)
-	if err := d.ReadAt(ctx, got, 1<<20); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("the device after msync: %v, equal %v", err, bytes.Equal(got, want))
-	}
-	if _, err := f.WriteAt(want, 0); err != nil || !bytes.Equal(m[:1<<20], want) {
-		t.Errorf("the mapping after a write: %v, equal %v", err, bytes.Equal(m[:1<<20], want))
-	}
-	g := opened(t, path, os.O_RDWR|syscall.O_DIRECT)
-	if _, err := g.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("O_DIRECT: %v, equal %v", err, bytes.Equal(got, want))
+	t.Setenv(asProcessVar, "mapper")
+	t.Setenv(writerFileVar, add(t, fs, File{Name: "disk", Device: d}))
+	lab.Run(t, os.Args[0])
+	want, got := random(1<<20), make([]byte, 2<<20)
+	if err := d.ReadAt(ctx, got, 0); err != nil || !bytes.Equal(got[:1<<20], want) || !bytes.Equal(got[1<<20:], want) {
+		t.Errorf("the device: %v, or other bytes", err)
 	}
 }
 
@@ -380,12 +399,12 @@ func TestQemuLocksTheFile(t *testing.T) {
 	d, local := localDevice(t, 8<<20)
 	path := add(t, fs, File{Name: "disk", Device: d})
 	vm := []string{"-S", "-nodefaults", "-display", "none", "-qmp", "stdio", "-drive", "if=virtio,format=raw,file=" + path}
-	holder := lab.Start(t, "qemu-system-x86_64", vm...)
-	holder.Expect("QMP")
-	for _, rival := range []*lab.Proc{lab.Start(t, "qemu-system-x86_64", vm...), lab.Start(t, "qemu-nbd", "--format=raw", "--socket="+lab.Socket(t), path)} {
-		if err := rival.Wait(); err == nil || !strings.Contains(rival.Output(), "lock") {
-			t.Errorf("a second writer: %v: %s", err, rival.Output())
-		}
+	pid := filepath.Join(t.TempDir(), "pid") // made when the image is open and locked
+	holder := lab.Start(t, "qemu-nbd", "--persistent", "--format=raw", "--pid-file="+pid, "--socket="+lab.Socket(t), path)
+	holder.Until("it serves", func() bool { return second(os.Stat(pid)) == nil })
+	rival := lab.Start(t, "qemu-system-x86_64", vm...) // shares with no other writer
+	if err := rival.Wait(); err == nil || !strings.Contains(rival.Output(), "lock") {
+		t.Errorf("a second writer: %v: %s", err, rival.Output())
 	}
 	holder.Kill9()
 	lab.Run(t, "qemu-io", "-f", "raw", "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M", "-c", "flush", path)
