@@ -46,6 +46,7 @@ type loop struct {
 	protocol *fuse.ProtocolServer
 	fail     func(what string, err error)
 
+	spin     spin
 	waiting  atomic.Int32 // readers that wait for a request
 	leaving  atomic.Bool  // they are to end
 	spare    sync.Pool    // *reader
@@ -152,6 +153,7 @@ func (l *loop) read() {
 func (l *loop) next(r *reader) ([]byte, error) {
 	defer l.waiting.Add(-1)
 	in := r.buf[lead-writeHeader:]
+	l.spin.wait(l.dev)
 	for {
 		n, err := l.dev.read(in)
 		switch {

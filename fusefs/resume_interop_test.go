@@ -1,0 +1,319 @@
+//go:build interop
+
+package fusefs
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	localfile "sluice/backends/file"
+	"sluice/block"
+)
+
+// A server in a process of its own, which the tests kill. The test holds the
+// descriptor of /dev/fuse in the meantime, as the service manager would.
+
+func init() { asProcess["server"] = serverProcess }
+
+const (
+	serverDirVar   = "SLUICE_FUSEFS_DIR"
+	serverDiskVar  = "SLUICE_FUSEFS_DISK"
+	serverStateVar = "SLUICE_FUSEFS_STATE" // path of the state; the first server makes it
+	serverPassVar  = "SLUICE_FUSEFS_PASS"
+	storeFD        = 3 // a socket at first, then the descriptor
+	resumedID      = 4242
+)
+
+func serverProcess() error {
+	dir, disk, statePath := os.Getenv(serverDirVar), os.Getenv(serverDiskVar), os.Getenv(serverStateVar)
+	dev, err := localfile.Open(ctx, disk, block.OpenOptions{})
+	if err != nil {
+		return err
+	}
+	state, err := os.ReadFile(statePath)
+	first := err != nil
+	var fs *FS
+	if first {
+		fs, err = Mount(Config{Dir: dir})
+	} else {
+		fs, err = Resume(Config{Dir: dir}, storeFD, state)
+	}
+	if err != nil {
+		return err
+	}
+	if err := fs.Add(File{Name: "disk", Device: dev, ID: resumedID, Passthrough: os.Getenv(serverPassVar) != ""}); err != nil {
+		return err
+	}
+	if state, err = fs.State(); err == nil {
+		err = os.WriteFile(statePath, state, 0o600)
+	}
+	if err == nil && first {
+		err = unix.Sendmsg(storeFD, []byte("fd"), unix.UnixRights(fs.FD()), nil, 0)
+	} else if err == nil {
+		err = fs.Serve()
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Println("serving", fs.Passthrough("disk"))
+	command := bufio.NewScanner(os.Stdin)
+	for command.Scan() {
+		switch command.Text() {
+		case "open":
+			n, err := fs.OpenCount("disk")
+			fmt.Println("open", n, err)
+		case "detach":
+			err := fs.Detach(ctx)
+			fmt.Println("detached", err)
+			return dev.Close()
+		}
+	}
+	return fs.Close()
+}
+
+// servers starts one server after the other on the same mount.
+type servers struct {
+	t           *testing.T
+	dir, disk   string
+	state       string
+	fd          *os.File // the store's
+	pass        string
+	cmd         *exec.Cmd
+	in          io.WriteCloser
+	out         *bufio.Scanner
+	passthrough bool
+}
+
+func newServers(t *testing.T, size int64, pass string) *servers {
+	t.Helper()
+	s := &servers{t: t, dir: t.TempDir(), disk: filepath.Join(t.TempDir(), "disk"), state: filepath.Join(t.TempDir(), "state"), pass: pass}
+	if err := os.WriteFile(s.disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(s.disk, size); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := os.NewFile(uintptr(pair[1]), "far")
+	s.start(far)
+	_ = far.Close()
+	fd, err := receiveFD(pair[0])
+	_ = unix.Close(pair[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.fd = os.NewFile(uintptr(fd), "fuse")
+	s.wait("serving")
+	t.Cleanup(func() {
+		_ = unix.Unmount(s.dir, unix.MNT_FORCE|unix.MNT_DETACH)
+		_ = s.fd.Close()
+		s.kill()
+	})
+	return s
+}
+
+func (s *servers) start(extra *os.File) {
+	s.t.Helper()
+	s.cmd = exec.Command(os.Args[0])
+	s.cmd.Env = append(os.Environ(), asProcessVar+"=server", serverDirVar+"="+s.dir, serverDiskVar+"="+s.disk,
+		serverStateVar+"="+s.state, serverPassVar+"="+s.pass)
+	s.cmd.ExtraFiles = []*os.File{extra}
+	s.cmd.Stderr = logged{s.t}
+	s.in, _ = s.cmd.StdinPipe()
+	out, _ := s.cmd.StdoutPipe()
+	s.out = bufio.NewScanner(out)
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// wait waits for a line that begins with a word, and gives it.
+func (s *servers) wait(word string) string {
+	s.t.Helper()
+	for s.out.Scan() {
+		if line := s.out.Text(); len(line) >= len(word) && line[:len(word)] == word {
+			return line
+		}
+	}
+	s.t.Fatalf("the server ended without %q: %v", word, s.cmd.Wait())
+	return ""
+}
+
+func (s *servers) ask(command, answer string) string {
+	s.t.Helper()
+	if _, err := fmt.Fprintln(s.in, command); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.wait(answer)
+}
+
+func (s *servers) kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait() // it was killed
+}
+
+func (s *servers) restart() {
+	s.t.Helper()
+	s.start(s.fd)
+	s.wait("serving")
+}
+
+// The clients are a process of their own as well: one that has files of the mount
+// open cannot start the server, since to start a program closes them in a copy of
+// the process, which the server is asked about.
+
+func init() { asProcess["writers"] = writersProcess }
+
+const (
+	writerFileVar = "SLUICE_FUSEFS_FILE"
+	writerPart    = 1 << 20
+	writerCount   = 4
+)
+
+// writersProcess writes and verifies until its input ends, each writer in its own
+// part of the file.
+func writersProcess() error {
+	stop := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // its end is the sign
+		close(stop)
+	}()
+	var ended sync.WaitGroup
+	var errs [writerCount]error
+	for i := range writerCount {
+		ended.Go(func() { errs[i] = writer(i, os.Getenv(writerFileVar), stop) })
+	}
+	ended.Wait()
+	return errors.Join(errs[:]...)
+}
+
+func writer(i int, path string, stop chan struct{}) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	fmt.Println("open")
+	length := 4096 << (2 * i) // 4 KiB … 256 KiB
+	p, q := make([]byte, length), make([]byte, length)
+	var longest time.Duration
+	for round := uint64(1); ; round++ {
+		select {
+		case <-stop:
+			fmt.Printf("writer %d: %d rounds, the longest took %v\n", i, round, longest)
+			return nil
+		default:
+		}
+		for j := 0; j < length; j += 8 {
+			binary.LittleEndian.PutUint64(p[j:], round<<20|uint64(j))
+		}
+		off := int64(i)*writerPart + int64(round%4)*int64(length)
+		start := time.Now()
+		if _, err := f.WriteAt(p, off); err != nil {
+			return fmt.Errorf("writer %d, round %d: %w", i, round, err)
+		}
+		if _, err := f.ReadAt(q, off); err != nil {
+			return fmt.Errorf("writer %d, round %d: %w", i, round, err)
+		}
+		if round%16 == 0 {
+			if err := f.Sync(); err != nil {
+				return fmt.Errorf("writer %d, round %d: sync: %w", i, round, err)
+			}
+		}
+		longest = max(longest, time.Since(start))
+		if !bytes.Equal(p, q) {
+			return fmt.Errorf("writer %d, round %d: other bytes than were written", i, round)
+		}
+	}
+}
+
+// writers is the process of the clients.
+type writers struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func startWriters(t *testing.T, path string) *writers {
+	t.Helper()
+	w := &writers{cmd: exec.Command(os.Args[0])}
+	w.cmd.Env = append(os.Environ(), asProcessVar+"=writers", writerFileVar+"="+path)
+	w.cmd.Stderr = logged{t}
+	w.in, _ = w.cmd.StdinPipe()
+	out, _ := w.cmd.StdoutPipe()
+	w.out = bufio.NewScanner(out)
+	if err := w.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range writerCount {
+		if !w.out.Scan() {
+			t.Fatal("the writers ended at once")
+		}
+	}
+	return w
+}
+
+func (w *writers) end(t *testing.T) {
+	t.Helper()
+	_ = w.in.Close()
+	for w.out.Scan() {
+		t.Log(w.out.Text())
+	}
+	if err := w.cmd.Wait(); err != nil {
+		t.Errorf("the writers: %v", err)
+	}
+}
+
+func TestClientsSurviveKill9(t *testing.T) {
+	s := newServers(t, 8<<20, "")
+	w := startWriters(t, filepath.Join(s.dir, "disk"))
+	for range 5 {
+		time.Sleep(100 * time.Millisecond) // traffic
+		start := time.Now()
+		s.kill()
+		s.restart()
+		t.Logf("killed and served again within %v", time.Since(start))
+	}
+	time.Sleep(100 * time.Millisecond)
+	if line := s.ask("open", "open"); line != "open 4 <nil>" {
+		t.Errorf("after the last restart: %q, want 4 times", line)
+	}
+	w.end(t)
+	if line := s.ask("open", "open"); line != "open 0 <nil>" {
+		t.Errorf("after all have closed: %q", line)
+	}
+}
+
+func TestPlannedRestart(t *testing.T) {
+	s := newServers(t, 8<<20, "")
+	w := startWriters(t, filepath.Join(s.dir, "disk"))
+	for range 5 {
+		time.Sleep(50 * time.Millisecond)
+		start := time.Now()
+		if line := s.ask("detach", "detached"); line != "detached <nil>" {
+			t.Errorf("detach: %q", line)
+		}
+		took := time.Since(start)
+		if err := s.cmd.Wait(); err != nil {
+			t.Errorf("the server: %v", err)
+		}
+		s.restart()
+		t.Logf("detached within %v, served again within %v", took, time.Since(start))
+	}
+	w.end(t)
+}
