@@ -1,7 +1,6 @@
 package fusefs
 
 import (
-	"encoding/binary"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -83,19 +82,43 @@ func (l *loop) end() {
 		return // they were never started
 	}
 	l.leaving.Store(true)
-	for l.alive.Load() > 0 {
-		if l.waiting.Load() > 0 {
-			l.wake()
+	poked := make(chan bool, 1)
+	for poking := false; l.alive.Load() > 0; {
+		if !poking && l.waiting.Load() > 0 {
+			poking = true
+			// Not waited for: when the reader that waited takes something else
+			// first, nobody is left for the poke. It stays with the kernel then,
+			// until the next process answers it or this one ends.
+			go func() { poked <- l.poke() }()
 		}
-		<-l.left
+		select {
+		case <-l.left:
+		case reached := <-poked:
+			if poking = false; !reached {
+				l.endDeaf()
+				return
+			}
+		}
 	}
 	l.running.Wait()
 }
 
-// wake makes one reader return from waiting: what is asked of the kernel comes
-// back as a request (FUSE_NOTIFY_RETRIEVE of nothing).
-func (l *loop) wake() {
-	var msg [32]byte // struct fuse_notify_retrieve_out
-	binary.NativeEndian.PutUint64(msg[8:], rootID)
-	_ = l.dev.notify(notifyRetrieve, msg[:]) // no connection: they have been woken
+// endDeaf waits for the readers that are at work. Those that cannot be woken are
+// left behind: what they read later they drop, and the kernel sends it to the next
+// process again.
+func (l *loop) endDeaf() {
+	l.deaf.Store(true)
+	for l.alive.Load() > l.waiting.Load() {
+		<-l.left
+	}
+}
+
+// poke makes the kernel send a request, which one reader answers, and then ends.
+// (FUSE_NOTIFY_RETRIEVE would do without the mount's place in the tree, but kernels
+// refuse it for folders.) It reports whether it got there: somebody may have mounted
+// something else at the folder.
+func (fs *FS) poke() bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, fs.cfg.Dir, unix.AT_STATX_FORCE_SYNC, unix.STATX_TYPE, &st)
+	return err == nil && (fs.mountDev == 0 || unix.Mkdev(st.Dev_major, st.Dev_minor) == fs.mountDev)
 }

@@ -49,6 +49,9 @@ type loop struct {
 	spin     spin
 	waiting  atomic.Int32 // readers that wait for a request
 	leaving  atomic.Bool  // they are to end
+	deaf     atomic.Bool  // those that still wait are not waited for
+	mute     atomic.Bool  // what is not answered yet is the next process' to answer
+	poke     func() bool  // see FS.poke
 	spare    sync.Pool    // *reader
 	running  sync.WaitGroup
 	finished chan struct{} // closed when the last reader has ended after the connection's end
@@ -142,6 +145,9 @@ func (l *loop) read() {
 			}
 			return
 		}
+		if l.deaf.Load() {
+			return
+		}
 		l.serve(r, in)
 		if l.leaving.Load() || !l.again() {
 			return
@@ -191,7 +197,6 @@ func (l *loop) serve(r *reader, in []byte) {
 	}
 	switch h.Opcode {
 	case opForget, opBatchForget: // files live until they are removed; the kernel expects no reply
-	case opNotifyReply: // to wake; it has done so
 	case opInterrupt:
 		// The client got a signal. A write that was begun cannot be taken back, and
 		// Go programs get signals all the time. ENOSYS: do not send any more.
@@ -269,6 +274,9 @@ func (l *loop) replyNumber(r *reader, unique uint64, v uint64) {
 // send sends a reply. The kernel refuses one that nobody waits for any more
 // (ENOENT): it was sent again to another process, or the connection has ended.
 func (l *loop) send(msg []byte) {
+	if l.mute.Load() {
+		return
+	}
 	if err := l.dev.reply(msg); err != nil && err != unix.ENOENT && !gone(err) {
 		l.fail("answering the kernel", err)
 	}

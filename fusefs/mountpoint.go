@@ -13,7 +13,8 @@ import (
 // checkMountPoint tells why a folder cannot be mounted at, if it cannot.
 func checkMountPoint(dir string) error {
 	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_TYPE, &st)
+	// A dead file system's folder may still be in the kernel's cache.
+	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_FORCE_SYNC, unix.STATX_TYPE, &st)
 	if errors.Is(err, unix.ENOTCONN) {
 		return block.Errorf(block.Busy, "mount", dir, -1,
 			"a file system whose server is gone is still mounted there; unmount it first: umount -l %s", dir)

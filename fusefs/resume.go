@@ -106,9 +106,15 @@ func (fs *FS) Serve() error {
 // Detach stops to serve without unmounting, so that another process can go on:
 // what was read from the kernel is answered, the rest stays there. When it returns
 // no device is in use. When ctx ends first the requests that are still in a device
-// will be sent to the next process again.
+// are not answered any more, and will be sent to the next process again. A mount
+// that was resumed and is not served yet is left as it is.
 func (fs *FS) Detach(ctx context.Context) error {
 	fs.control.Lock()
+	if fs.state == prepared {
+		fs.state = detached
+		fs.control.Unlock()
+		return nil
+	}
 	if fs.state != serving {
 		fs.control.Unlock()
 		return block.Errorf(block.Invalid, "detach", fs.cfg.Dir, -1, "it is not served")
@@ -127,6 +133,7 @@ func (fs *FS) Detach(ctx context.Context) error {
 	case <-ended:
 		return nil
 	case <-ctx.Done():
+		fs.loop.mute.Store(true) // before anybody tells the devices to give up
 		return block.Errorf(block.Canceled, "detach", fs.cfg.Dir, -1, "requests are still in a device: %w", ctx.Err())
 	}
 }

@@ -85,15 +85,14 @@ func serverProcess() error {
 
 // servers starts one server after the other on the same mount.
 type servers struct {
-	t           *testing.T
-	dir, disk   string
-	state       string
-	fd          *os.File // the store's
-	pass        string
-	cmd         *exec.Cmd
-	in          io.WriteCloser
-	out         *bufio.Scanner
-	passthrough bool
+	t         *testing.T
+	dir, disk string
+	state     string
+	fd        *os.File // the store's
+	pass      string
+	cmd       *exec.Cmd
+	in        io.WriteCloser
+	out       *bufio.Scanner
 }
 
 func newServers(t *testing.T, size int64, pass string) *servers {

@@ -23,7 +23,6 @@ const (
 	opReaddir       = 28
 	opInterrupt     = 36
 	opDestroy       = 38
-	opNotifyReply   = 41
 	opBatchForget   = 42
 	opFallocate     = 43
 	opReaddirplus   = 44
@@ -105,7 +104,6 @@ func (d device) reply(p []byte) error {
 // The notifications, by the numbers that stand where a reply has its error.
 const (
 	notifyInvalInode = 2
-	notifyRetrieve   = 5
 	notifyDelete     = 6
 	notifyResend     = 7
 )
