@@ -105,4 +105,8 @@ type OpenOptions struct {
 	// Share permits other writers at the same time (QEMU's share-rw): the
 	// caller knows that they coordinate.
 	Share bool
+	// Held says that somebody above holds requests while the storage is away: the
+	// Device tells of that soon, as Transient, where nothing says how long it is to
+	// wait by itself.
+	Held bool
 }

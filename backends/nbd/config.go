@@ -17,6 +17,9 @@ const MaxConnections = 64
 // DefaultReconnect is how long requests wait where the URL does not say.
 const DefaultReconnect = 30 * time.Second
 
+// heldReconnect is how long they wait where, besides, somebody above holds them.
+const heldReconnect = time.Second
+
 // Config is what a URL says.
 type Config struct {
 	// URI is the server and the export, without the parameters below.
@@ -27,13 +30,16 @@ type Config struct {
 	Timeout     time.Duration
 	Bitmaps     []string // names of QEMU's dirty bitmaps
 	StableCache bool
+
+	ReconnectAsked bool // Reconnect is what the URL says
 }
 
 // ParseConfig reads a URL. The error names a parameter that is not known.
-func ParseConfig(s string) (Config, error) {
-	cfg := Config{Connections: 1, Reconnect: proto.ReconnectFor(DefaultReconnect)}
+func ParseConfig(s string) (cfg Config, err error) {
+	cfg = Config{Connections: 1, Reconnect: proto.ReconnectFor(DefaultReconnect)}
 	head, query, _ := strings.Cut(s, "?")
 	seen := map[string]bool{}
+	defer func() { cfg.ReconnectAsked = seen["reconnect"] }()
 	var rest []string
 	for _, part := range strings.FieldsFunc(query, func(r rune) bool { return r == '&' || r == ';' }) {
 		name, raw, _ := strings.Cut(part, "=")
@@ -53,7 +59,6 @@ func ParseConfig(s string) (Config, error) {
 	if len(rest) > 0 {
 		head += "?" + strings.Join(rest, "&")
 	}
-	var err error
 	cfg.URI, err = proto.ParseURI(head)
 	return cfg, err
 }

@@ -9,8 +9,8 @@ import (
 	proto "sluice/nbd"
 )
 
-// Open connects to the export that the URL names. Of the options only ReadOnly
-// means something: caching and locking are the server's.
+// Open connects to the export that the URL names. Of the options only ReadOnly and
+// Held mean something: caching and locking are the server's.
 func Open(ctx context.Context, url string, opts block.OpenOptions) (block.Device, error) {
 	cfg, err := ParseConfig(url)
 	if err != nil {
@@ -20,6 +20,10 @@ func Open(ctx context.Context, url string, opts block.OpenOptions) (block.Device
 }
 
 func (cfg *Config) open(ctx context.Context, opts block.OpenOptions) (block.Device, error) {
+	if opts.Held && !cfg.ReconnectAsked {
+		held := *cfg
+		held.Reconnect, cfg = proto.ReconnectFor(heldReconnect), &held
+	}
 	client, err := proto.Dial(ctx, cfg.URI.String(), cfg.client(opts.ReadOnly))
 	if err != nil {
 		return nil, err

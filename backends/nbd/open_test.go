@@ -81,7 +81,7 @@ func TestParseConfig(t *testing.T) {
 	want := Config{
 		URI:         proto.URI{TLS: true, Socket: "/a b", Export: "d", TLSHostname: "h"},
 		Connections: 4, Reconnect: proto.ReconnectFor(5 * time.Minute), Timeout: 3 * time.Second,
-		Bitmaps: []string{"x&y", "z"}, StableCache: true,
+		Bitmaps: []string{"x&y", "z"}, StableCache: true, ReconnectAsked: true,
 	}
 	if diff := cmp.Diff(want, cfg); diff != "" || err != nil {
 		t.Fatal(diff, err)
@@ -234,4 +234,38 @@ func TestLogsLossAndReturn(t *testing.T) {
 			t.Fatalf("logged:\n%s", lines)
 		}
 	}
+}
+
+// A server that is gone is told of soon where somebody above waits for it, unless
+// the URL says how long we are to wait.
+func TestHeldIsTold(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	stop := serveOn(t, socket, "disk")
+	open := func(more string) block.Device {
+		dev, err := Open(t.Context(), "nbd+unix:///disk?socket="+socket+more, block.OpenOptions{Held: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = dev.Close() })
+		return dev
+	}
+	soon, patient := open(""), open("&reconnect=1m")
+	stop()
+	told := make(chan error, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { told <- patient.ReadAt(ctx, make([]byte, 512), 0) }()
+	begin := time.Now()
+	if err := soon.ReadAt(t.Context(), make([]byte, 512), 0); block.KindOf(err) != block.Transient {
+		t.Errorf("read without a server: %v", err)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("told after %v", took)
+	}
+	select {
+	case err := <-told:
+		t.Errorf("did not wait as the URL says: %v", err)
+	default:
+	}
+	cancel()
+	<-told
 }
