@@ -303,6 +303,9 @@ func (s *Server) End(ctx context.Context, export string) error {
 	for _, ses := range ending {
 		<-ses.ended
 	}
+	if len(ending) == 0 {
+		return nil
+	}
 	return ctx.Err()
 }
 

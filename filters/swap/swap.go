@@ -65,6 +65,9 @@ func (d *Device) Info() block.Info {
 	return info
 }
 
+// Current tells of the current Device what it says of itself.
+func (d *Device) Current() block.Info { return d.current.Load().dev.Device.Info() }
+
 func promised(info block.Info) block.Info {
 	info.Caps = info.Caps&passing | lasting
 	if info.Block.Max == 0 {
