@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // paths lists every key that is no table, in the form that the documents have:
@@ -75,8 +77,8 @@ func TestExampleShowsDefaults(t *testing.T) {
 	if err != nil || len(lines) != 7 {
 		t.Fatalf("%q: %v", lines, err)
 	}
-	if d := Diff(Default(), c); !d.Empty() {
-		t.Errorf("%+v", d)
+	if diff := cmp.Diff(Default(), c); diff != "" {
+		t.Error(diff)
 	}
 }
 

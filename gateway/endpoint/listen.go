@@ -191,6 +191,10 @@ type unixListener struct {
 	once sync.Once
 }
 
+// Leave stops listening here and leaves the socket, for another process that has
+// it too.
+func (l *unixListener) Leave() error { return l.UnixListener.Close() }
+
 // Close removes the socket and stops listening.
 func (l *unixListener) Close() error {
 	l.once.Do(func() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
@@ -11,12 +12,19 @@ import (
 	"sluice/block"
 )
 
+// StoredSocket begins the names under which a process stores its own sockets.
+const StoredSocket = "listen-"
+
 // Handed is what a service manager handed to this process, by the names that it
 // gave (LISTEN_FDNAMES).
 type Handed struct {
 	API     []net.Listener
 	NBD     []net.Listener // also sockets of names that mean nothing to us
 	Metrics []net.Listener
+
+	// Stored are listening sockets that an earlier life of this process stored
+	// with StoreFD, under names that begin with StoredSocket.
+	Stored []net.Listener
 
 	// Files are what is no socket: descriptors that an earlier life of this
 	// process stored with StoreFD, by name and in the order in which they were
@@ -28,7 +36,7 @@ type Handed struct {
 // out.
 func (h *Handed) Close() error {
 	var errs []error
-	for _, list := range [][]net.Listener{h.API, h.NBD, h.Metrics} {
+	for _, list := range [][]net.Listener{h.API, h.NBD, h.Metrics, h.Stored} {
 		for _, l := range list {
 			errs = append(errs, l.Close())
 		}
@@ -78,11 +86,13 @@ func (h *Handed) take(f *os.File) error {
 		return block.Wrap(err, "take the socket in", "LISTEN_FDS", -1)
 	}
 	to := &h.NBD
-	switch f.Name() {
-	case "api":
+	switch name := f.Name(); {
+	case name == "api":
 		to = &h.API
-	case "metrics":
+	case name == "metrics":
 		to = &h.Metrics
+	case strings.HasPrefix(name, StoredSocket):
+		to = &h.Stored
 	}
 	*to = append(*to, l)
 	return f.Close() // l has a copy

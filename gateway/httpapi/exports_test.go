@@ -100,8 +100,8 @@ func TestStats(t *testing.T) {
 	if len(all.Stats) != 2 || all.Stats[0].Name != "a" || all.Stats[1].Name != "b" {
 		t.Fatalf("%+v", all)
 	}
-	read := gateway.OpStats{Op: "read", Requests: 3, Bytes: 12288, Errors: 1, Seconds: 0.0015, P50: 0.0004, P99: 0.0021, InFlight: 2}
-	if diff := cmp.Diff(all.Stats[1], one) + cmp.Diff(gateway.Stats{Name: "b", Ops: []gateway.OpStats{read, {Op: "write"}}}, one); diff != "" {
+	read := gateway.OpStats{Protocol: "nbd", Op: "read", Requests: 3, Bytes: 12288, Errors: 1, Seconds: 0.0015, P50: 0.0004, P99: 0.0021, InFlight: 2}
+	if diff := cmp.Diff(all.Stats[1], one) + cmp.Diff(gateway.Stats{Name: "b", Ops: []gateway.OpStats{read, {Protocol: "nbd", Op: "write"}}}, one); diff != "" {
 		t.Error(diff)
 	}
 	b.fails(404, "GET", "/v1/exports/c/stats", "")

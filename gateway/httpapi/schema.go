@@ -157,7 +157,7 @@ var members = map[string]map[string]string{
 	"AllStats": {"stats": "for each export, in the order of their names"},
 	"Stats":    {"name": "the export's", "ops": "for each operation"},
 	"OpStats": {
-		"op": "the operation", "requests": "answered, failures included", "bytes": "read or written", "errors": "failures",
+		"protocol": "the way it came: nbd or fuse", "op": "the operation", "requests": "answered, failures included", "bytes": "read or written", "errors": "failures",
 		"seconds": "that all requests took together", "p50": "half of the requests took at most so many seconds",
 		"p99": "99 of 100 took at most so many seconds", "in_flight": "requests at this moment",
 	},

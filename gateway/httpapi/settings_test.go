@@ -22,7 +22,7 @@ var full = spec.Settings{
 		ReadIOPS: 1<<62 + 1, WriteIOPS: 2, ReadBytes: 1<<62 + 3, WriteBytes: 4, Burst: spec.Duration(5 * time.Second),
 	},
 	SlowRequest: spec.Duration(6 * time.Second),
-	Faults:      []string{"a", "b"},
+	Faults:      []string{"read:hang", "write:torn"},
 }
 
 // withDisk starts a server with an export that has these settings.
@@ -53,7 +53,7 @@ func TestPatch(t *testing.T) {
 		},
 		`{"faults":[]}`:   func(s *spec.Settings) { s.Faults = nil },
 		`{"faults":null}`: func(s *spec.Settings) { s.Faults = nil },
-		`{"faults":["c"],"slow_request":"1m30s"}`: func(s *spec.Settings) { s.Faults, s.SlowRequest = []string{"c"}, spec.Duration(90*time.Second) },
+		`{"faults":["any:hang"],"slow_request":"1m30s"}`: func(s *spec.Settings) { s.Faults, s.SlowRequest = []string{"any:hang"}, spec.Duration(90*time.Second) },
 	} {
 		b := withDisk(t, full, nil)
 		var st gateway.Status

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"sluice/block"
+	"sluice/filters/fault"
 	"sluice/filters/hold"
 	"sluice/filters/throttle"
 )
@@ -136,6 +137,12 @@ func (s *Spec) Check() error {
 	if field, why := s.Settings.check(); why != "" {
 		return s.invalid(field, why)
 	}
+	if s.Passthrough && s.Throttle != (Throttle{Burst: s.Throttle.Burst}) {
+		return s.invalid("passthrough", "lets the kernel read and write by itself: it cannot be throttled")
+	}
+	if s.Passthrough && len(s.Faults) > 0 {
+		return s.invalid("passthrough", "lets the kernel read and write by itself: it cannot have faults")
+	}
 	return nil
 }
 
@@ -162,6 +169,11 @@ func (s *Settings) check() (field, why string) {
 	} {
 		if f.value < 0 {
 			return f.name, "is negative"
+		}
+	}
+	for _, text := range s.Faults {
+		if _, err := fault.Parse(text); err != nil {
+			return "faults", fmt.Sprintf("has a bad rule: %v", err)
 		}
 	}
 	return "", ""

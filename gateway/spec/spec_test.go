@@ -28,7 +28,7 @@ allow = ["host1"]
 no_fuse = true
 passthrough = true
 slow_request = "1s"
-faults = ["read error"]
+faults = ["read:error=io"]
 
 [on_error]
 policy = "error"
@@ -51,7 +51,7 @@ func all() Spec {
 		Settings: Settings{
 			OnError:     OnError{Policy: "error", Limit: Duration(90 * time.Second), NoSpace: true},
 			Throttle:    Throttle{ReadIOPS: 100, WriteIOPS: 200, ReadBytes: 10 << 20, WriteBytes: 4096, Burst: Duration(2 * time.Second)},
-			SlowRequest: Duration(time.Second), Faults: []string{"read error"},
+			SlowRequest: Duration(time.Second), Faults: []string{"read:error=io"},
 		},
 	}
 }

@@ -20,6 +20,7 @@ type Record struct {
 	Spec   spec.Spec `json:"spec"`
 	ID     uint64    `json:"id"`               // from NextID
 	Source string    `json:"source,omitempty"` // who asked for it
+	Size   int64     `json:"size,omitempty"`   // bytes, when it was open last; 0 where unknown
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -201,8 +201,8 @@ func (f *Fake) Stats(name string) ([]gateway.Stats, error) {
 			continue
 		}
 		all = append(all, gateway.Stats{Name: n, Ops: []gateway.OpStats{
-			{Op: "read", Requests: 3, Bytes: 12288, Errors: 1, Seconds: 0.0015, P50: 0.0004, P99: 0.0021, InFlight: 2},
-			{Op: "write"},
+			{Protocol: "nbd", Op: "read", Requests: 3, Bytes: 12288, Errors: 1, Seconds: 0.0015, P50: 0.0004, P99: 0.0021, InFlight: 2},
+			{Protocol: "nbd", Op: "write"},
 		}})
 	}
 	if name != "" && all == nil {
