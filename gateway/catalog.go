@@ -75,7 +75,7 @@ func (e *export) connect(ctx context.Context, peer nbd.Peer) (*nbd.Export, error
 	if err := e.gw.allowed(s.Name, s.Allow, peer); err != nil {
 		return nil, err
 	}
-	if err := e.await(ctx); err != nil {
+	if err := e.waitOpen(ctx); err != nil {
 		return nil, err
 	}
 	e.mu.Lock()
@@ -103,9 +103,9 @@ func (e *export) connect(ctx context.Context, peer nbd.Peer) (*nbd.Export, error
 // opened: less than the handshake may take. It is told to come again then.
 const patience = 5 * time.Second
 
-// await waits until the export can be given to clients, or until it is clear that
+// waitOpen waits until the export can be given to clients, or until it is clear that
 // it cannot.
-func (e *export) await(ctx context.Context) error {
+func (e *export) waitOpen(ctx context.Context) error {
 	e.mu.Lock()
 	ready := e.ready
 	e.mu.Unlock()

@@ -12,13 +12,15 @@ import (
 
 // Change replaces the settings of an export, which take effect at once. Those of
 // an export from the configuration last until it is read again.
-func (g *Gateway) Change(_ context.Context, name string, s spec.Settings) (Status, error) {
+func (g *Gateway) Change(ctx context.Context, name string, s spec.Settings) (Status, error) {
 	e, err := g.find("change export", name)
 	if err != nil {
 		return Status{}, err
 	}
-	e.control.Lock()
-	defer e.control.Unlock()
+	if err := e.control.lock(ctx); err != nil {
+		return Status{}, err
+	}
+	defer e.control.unlock()
 	return e.change(s)
 }
 
@@ -39,17 +41,17 @@ func (e *export) change(s spec.Settings) (Status, error) {
 		e.mu.Unlock()
 		return Status{}, block.Errorf(block.NotFound, "change export", e.name, -1, "there is no such export")
 	}
-	before, st := e.spec, e.stack
+	before, old, st := e.spec, e.rules, e.stack
 	e.spec, e.rules = next, rules
 	e.mu.Unlock()
 	if err := e.gw.keep(e); err != nil {
 		e.mu.Lock()
-		e.spec = before
+		e.spec, e.rules = before, old
 		e.mu.Unlock()
 		return Status{}, err
 	}
 	if st != nil {
-		st.adjust(e.gw, s, rules)
+		st.adjust(s, rules, e.gw.slow(s))
 	}
 	return e.tell(ExportChanged), nil
 }
@@ -78,8 +80,10 @@ func (g *Gateway) Resize(ctx context.Context, name string, size int64) (Status, 
 	if err != nil {
 		return Status{}, err
 	}
-	e.control.Lock()
-	defer e.control.Unlock()
+	if err := e.control.lock(ctx); err != nil {
+		return Status{}, err
+	}
+	defer e.control.unlock()
 	st, err := e.opened("resize export")
 	if err != nil {
 		return Status{}, err
@@ -97,7 +101,8 @@ func (g *Gateway) Resize(ctx context.Context, name string, size int64) (Status, 
 		return Status{}, block.Wrap(err, "resize export", name, -1)
 	}
 	e.resized(st)
-	return e.tell(ExportChanged), nil
+	err = e.gw.keep(e) // the size that its file has before it is open
+	return e.tell(ExportChanged), err
 }
 
 // resized tells the exporters of the size that the device has now.
@@ -141,8 +146,10 @@ func (g *Gateway) Exchange(ctx context.Context, name string, next func(ctx conte
 	if err != nil {
 		return err
 	}
-	e.control.Lock()
-	defer e.control.Unlock()
+	if err := e.control.lock(ctx); err != nil {
+		return err
+	}
+	defer e.control.unlock()
 	st, err := e.opened("exchange image of")
 	if err != nil {
 		return err
@@ -189,7 +196,7 @@ func (e *export) status() Status {
 	if st == nil {
 		return s
 	}
-	info := st.top.Info()
+	info := st.image.Current()
 	s.Size, s.ReadOnly, s.Capabilities = info.Size, info.ReadOnly, names(info.Caps)
 	if files := e.gw.cfg.Files; files != nil && !s.Spec.NoFUSE {
 		s.File = filepath.Join(files.Dir(), e.name)

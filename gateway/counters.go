@@ -45,19 +45,14 @@ func (c layerCounters) Pinned(bytes int64)                { c.to.Pinned(bytes) }
 
 // gauges is what a scrape asks for.
 func (e *export) gauges() metrics.Gauges {
-	st := e.status()
-	g := metrics.Gauges{State: string(st.State), Held: st.HeldNow}
 	e.mu.Lock()
-	stack := e.stack
+	g, st := metrics.Gauges{State: string(e.state)}, e.stack
 	e.mu.Unlock()
-	if stack == nil {
+	if st == nil {
 		return g
 	}
-	g.HeldTime = stack.hold.Counts().Total
-	waits := stack.throttle.Stats()
-	g.Throttled = waits.Read.Requests + waits.Write.Requests
-	g.ThrottledTime = waits.Read.Time + waits.Write.Time
-	swaps := stack.image.Stats()
+	st.gauges(&g)
+	swaps := st.image.Stats()
 	g.Swaps, g.LastSwap, g.LongestSwap = swaps.Exchanges, swaps.Last, swaps.Longest
 	return g
 }

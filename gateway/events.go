@@ -47,8 +47,8 @@ func (e *events) subscribe(ctx context.Context, after uint64) <-chan Event {
 		close(out)
 		return out
 	}
-	if after == 0 || after > e.last {
-		after = e.last
+	if after == 0 {
+		after = e.oldest()
 	}
 	e.readers.Go(func() {
 		defer close(out)
@@ -81,19 +81,22 @@ func (e *events) pump(ctx context.Context, after uint64, out chan<- Event) {
 func (e *events) next(after uint64) (ev Event, news <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if after >= e.last {
+	if after == e.last {
 		return Event{}, e.news
 	}
-	ev = e.ring[(after+1)%kept]
-	if ev.Seq == after+1 {
+	if ev = e.ring[(after+1)%kept]; ev.Seq == after+1 {
 		return ev, nil
 	}
-	// Overwritten, or from before this process.
-	seq := e.first
+	// Overwritten, or of another process.
+	return Event{Seq: e.oldest(), Time: time.Now(), Kind: EventsLost}, nil
+}
+
+// oldest is the number before the oldest event that is known; mu is held.
+func (e *events) oldest() uint64 {
 	if e.last-e.first > kept {
-		seq = e.last - kept
+		return e.last - kept
 	}
-	return Event{Seq: seq, Time: time.Now(), Kind: EventsLost}, nil
+	return e.first
 }
 
 func (e *events) ended() bool {

@@ -60,8 +60,13 @@ func TestEventsLost(t *testing.T) {
 	if len(seen) < kept || seen[len(seen)-kept-1] != "lost" || seen[len(seen)-kept] != "10" {
 		t.Errorf("%d events, around the gap %v", len(seen), seen[:min(len(seen), 4)])
 	}
-	if ev := <-e.subscribe(t.Context(), 17); ev.Kind != EventsLost {
-		t.Errorf("a reader of an earlier process: %+v", ev)
+	for _, after := range []uint64{17, e.last + 1} {
+		if ev := <-e.subscribe(t.Context(), after); ev.Kind != EventsLost {
+			t.Errorf("a reader of another process: %+v", ev)
+		}
+	}
+	if ev := <-e.subscribe(t.Context(), 0); ev.Export != "10" {
+		t.Errorf("the oldest event is %+v", ev)
 	}
 	e.close()
 }

@@ -32,33 +32,31 @@ type export struct {
 
 	// control is held by the one who opens, changes, exchanges or ends it. It is
 	// taken before Gateway.mu and before mu.
-	control sync.Mutex
+	control turnstile
 
-	mu      sync.Mutex         // guards all below
-	abort   context.CancelFunc // ends the attempts to open it in the background; may be nil
-	spec    spec.Spec
-	state   State // but Held and Frozen, which the stack knows
-	since   time.Time
-	why     error
-	stack   *stack // nil until it is open, and after its end
-	own     *ownSockets
-	ready   chan struct{} // closed when clients need not wait: it is open, has failed, or has ended
-	clients int
-	idle    chan struct{} // closed when the last client leaves; made by who waits for it
-	gone    bool          // withdrawn
-	over    bool          // ended
+	mu       sync.Mutex         // guards all below
+	abort    context.CancelFunc // ends the attempts to open it in the background; may be nil
+	spec     spec.Spec
+	state    State // but Held and Frozen, which the stack knows
+	since    time.Time
+	why      error
+	stack    *stack   // nil until it is open, and after its end
+	awaited  *awaited // its FUSE file was made before it was open
+	own      *ownSockets
+	ready    chan struct{}      // closed when clients need not wait: it is open, has failed, or has ended
+	tried    chan struct{}      // closed when it has been tried to open it once
+	flushing context.CancelFunc // ends the last flush; nil before it
+	clients  int
+	idle     chan struct{} // closed when the last client leaves; made by who waits for it
+	gone     bool          // withdrawn
+	over     bool          // ended
 }
 
 func newExport(g *Gateway, s spec.Spec, from Source, id uint64) *export {
-	e := &export{
-		gw: g, name: s.Name, id: id, source: from, spec: s,
-		state: Opening, since: time.Now(), ready: make(chan struct{}),
+	return &export{
+		gw: g, name: s.Name, id: id, source: from, spec: s, control: newTurnstile(),
+		state: Opening, since: time.Now(), ready: make(chan struct{}), tried: make(chan struct{}),
 	}
-	if g.cfg.Metrics != nil {
-		e.counters = g.cfg.Metrics.Export(s.Name)
-		e.counters.SetGauges(e.gauges)
-	}
-	return e
 }
 
 // described gives the Spec as it is now.
@@ -81,6 +79,54 @@ func (e *export) giveUp() {
 	if e.stack == nil && e.abort != nil {
 		e.abort()
 	}
+}
+
+// letIn ends the wait of clients; e.mu is held.
+func (e *export) letIn() {
+	select {
+	case <-e.ready:
+	default:
+		close(e.ready)
+	}
+}
+
+// fail ends an export that was never open. The caller holds control.
+func (e *export) fail() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.gone, e.over = true, true
+	e.letIn()
+}
+
+// held reports whether requests wait for the storage.
+func (e *export) held() bool {
+	e.mu.Lock()
+	st := e.stack
+	e.mu.Unlock()
+	return st != nil && st.hold.State().Status == hold.Held
+}
+
+// size is that of the image; 0 while it is not open.
+func (e *export) size() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stack == nil {
+		return 0
+	}
+	return e.stack.top.Info().Size
+}
+
+// patienceHeld is how long the end of a process waits for a storage that is away.
+const patienceHeld = time.Second
+
+// cut sends clients away whose requests wait for the storage.
+func (e *export) cut(ctx context.Context) {
+	ctx, done := context.WithTimeout(ctx, patienceHeld)
+	defer done()
+	e.mu.Lock()
+	own := e.own
+	e.mu.Unlock()
+	_ = errors.Join(e.gw.srv.End(ctx, e.name), own.end(ctx)) // it is what was meant to happen
 }
 
 // set changes the state; e.mu is held.
@@ -118,7 +164,7 @@ func (e *export) publish(ctx context.Context, s spec.Spec, st *stack) error {
 	e.mu.Lock()
 	e.stack, e.own = st, own
 	e.set(Serving, nil)
-	close(e.ready)
+	e.letIn()
 	e.mu.Unlock()
 	own.serve()
 	return nil
@@ -126,11 +172,21 @@ func (e *export) publish(ctx context.Context, s spec.Spec, st *stack) error {
 
 // show makes the FUSE file, where the gateway has a mount.
 func (e *export) show(s spec.Spec, st *stack) error {
-	if e.gw.cfg.Files == nil || s.NoFUSE {
+	if e.gw.cfg.Files == nil || s.NoFUSE || e.arrived(s, st) {
 		return nil
 	}
+	if err := e.addFile(s, st.top); err != nil {
+		return err
+	}
+	e.filesChanged(s)
+	return nil
+}
+
+// addFile puts a file into the mount.
+func (e *export) addFile(s spec.Spec, dev block.Device) error {
 	f := fusefs.File{
-		Name: s.Name, ID: e.id, Device: st.top, ReadOnly: s.ReadOnly, Passthrough: s.Passthrough,
+		Name: s.Name, ID: e.id, Device: dev, ReadOnly: s.ReadOnly, Passthrough: s.Passthrough,
+		Mode: e.gw.cfg.Look.Mode, UID: e.gw.cfg.Look.UID, GID: e.gw.cfg.Look.GID,
 		Xattrs: map[string]string{
 			"user.sluice.format": image.Format{Name: s.Format}.Of(s.URL),
 			"user.sluice.url":    location.Redact(s.URL),
@@ -142,6 +198,14 @@ func (e *export) show(s spec.Spec, st *stack) error {
 	return e.gw.cfg.Files.Add(f)
 }
 
+// filesChanged says that the mount has more or less to remember of itself, where
+// that is so.
+func (e *export) filesChanged(s spec.Spec) {
+	if s.Passthrough && e.gw.cfg.FilesChanged != nil {
+		e.gw.cfg.FilesChanged()
+	}
+}
+
 // withdraw lets nobody new in. Without force it fails with Busy when somebody is
 // in, and nothing has changed then. The caller holds control.
 func (e *export) withdraw(ctx context.Context, force bool) error {
@@ -151,12 +215,18 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 		return block.Errorf(block.Busy, "remove export", e.name, -1, "%d NBD clients are connected", n)
 	}
 	e.gone = true
-	shown := e.stack != nil && e.gw.cfg.Files != nil && !e.spec.NoFUSE
+	s := e.spec
+	shown := (e.stack != nil || e.awaited != nil) && e.gw.cfg.Files != nil && !s.NoFUSE
 	e.mu.Unlock()
 	if !shown {
 		return nil
 	}
 	err := e.gw.cfg.Files.Remove(ctx, e.name, force)
+	if force && block.KindOf(err) == block.Canceled { // who asked has gone; half of it is done
+		again, done := e.gw.limited(context.WithoutCancel(ctx))
+		defer done()
+		err = e.gw.cfg.Files.Remove(again, e.name, force)
+	}
 	if block.KindOf(err) == block.NotFound {
 		return nil // the mount is closed already
 	}
@@ -164,8 +234,10 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 		e.mu.Lock()
 		e.gone = false
 		e.mu.Unlock()
+		return err
 	}
-	return err
+	e.filesChanged(s)
+	return nil
 }
 
 // end ends a withdrawn export: clients finish, the image is flushed and closed.
@@ -181,11 +253,7 @@ func (e *export) end(ctx context.Context) error {
 	e.mu.Lock()
 	st, own := e.stack, e.own
 	e.stack, e.own, e.gone, e.over = nil, nil, true, true
-	select {
-	case <-e.ready:
-	default:
-		close(e.ready)
-	}
+	e.letIn()
 	e.mu.Unlock()
 	own.close()
 	if st == nil {
@@ -221,6 +289,14 @@ func (e *export) drain(ctx context.Context) {
 func (e *export) release(ctx context.Context, st *stack) error {
 	ctx, done := e.gw.limited(context.WithoutCancel(ctx))
 	defer done()
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	e.mu.Lock()
+	e.flushing = giveUp // should the storage be away, or be found so: see changed
+	e.mu.Unlock()
+	if st.hold.State().Status == hold.Held {
+		e.stopFlush()
+	}
 	var err error
 	if !st.top.Info().ReadOnly {
 		err = block.Wrap(st.top.Flush(ctx), "flush", e.name, -1)
@@ -249,7 +325,7 @@ func (e *export) listen(ctx context.Context, s spec.Spec) (*ownSockets, error) {
 		a, err := endpoint.Parse(text)
 		if err == nil {
 			var l net.Listener
-			if l, err = endpoint.Listen(ctx, a); err == nil {
+			if l, err = e.gw.cfg.Listen(ctx, a); err == nil {
 				own.listeners = append(own.listeners, l)
 			}
 		}
@@ -313,8 +389,20 @@ func (o *ownSockets) close() {
 	}
 }
 
+// stopFlush ends the last flush after a while.
+func (e *export) stopFlush() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.flushing != nil {
+		time.AfterFunc(patienceHeld, e.flushing)
+	}
+}
+
 // changed is told by the hold filter that the storage went away or came back.
-func (e *export) changed(hold.State) {
+func (e *export) changed(now hold.State) {
+	if now.Status == hold.Held {
+		e.stopFlush()
+	}
 	st := e.status()
 	e.gw.events.publish(Event{Kind: ExportState, Export: e.name, Status: &st})
 }

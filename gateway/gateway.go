@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"sluice/backends/location"
 	"sluice/block"
 	"sluice/fusefs"
 	"sluice/gateway/endpoint"
@@ -27,23 +30,45 @@ type Config struct {
 	// that the server's TLS lets in. An export can narrow it down.
 	Allow []string
 
-	Files   *fusefs.FS        // where exports are files; may be nil; the caller's
+	Files *fusefs.FS // where exports are files; may be nil; the caller's
+	// FilesChanged is called when what the mount has to remember of itself has
+	// changed; may be nil.
+	FilesChanged func()
+	Look         Look // of the files
+
+	// Listen opens the sockets that exports have of their own; nil: the usual way.
+	Listen func(context.Context, endpoint.Address) (net.Listener, error)
+
 	State   *state.State      // keeps what is added at run time; may be nil; the caller's
 	Metrics *metrics.Registry // may be nil
 
-	AllowFaults bool          // exports may have fault rules
-	SlowRequest time.Duration // of exports that do not say; 0: nothing is logged
+	AllowFaults bool // exports may have fault rules
+	Tuning
+
+	Log *slog.Logger
+}
+
+// Tuning is what can be changed while a Gateway runs.
+type Tuning struct {
+	// SlowRequest is how long a request may take before it is logged, of exports
+	// that do not say; 0: nothing is logged.
+	SlowRequest time.Duration
 
 	// DrainTimeout bounds the wait for requests in progress when an export ends;
 	// 0 waits for as long as they take.
 	DrainTimeout time.Duration
+}
 
-	Log *slog.Logger
+// Look is what the files of exports look like.
+type Look struct {
+	Mode     uint32 // permissions; 0 means 0600, or 0400 when read-only
+	UID, GID uint32
 }
 
 // Gateway holds many exports.
 type Gateway struct {
 	cfg    Config
+	tuning atomic.Pointer[Tuning]
 	srv    *nbd.Server
 	events *events
 
@@ -67,6 +92,10 @@ func New(cfg Config) *Gateway {
 		cfg: cfg, cancel: cancel, base: func() context.Context { return ctx },
 		exports: make(map[string]*export), events: newEvents(),
 	}
+	if cfg.Listen == nil {
+		g.cfg.Listen = endpoint.Listen
+	}
+	g.tuning.Store(&cfg.Tuning)
 	server := cfg.Server
 	server.Catalog = catalog{g}
 	server.Logger = cfg.Log
@@ -108,9 +137,15 @@ func (g *Gateway) Add(ctx context.Context, s spec.Spec) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	e.control.Lock()
-	defer e.control.Unlock()
+	if err := e.control.lock(ctx); err != nil {
+		e.fail() // nobody else has it open: it is not to be had
+		g.forget(e)
+		return Status{}, err
+	}
+	defer e.control.unlock()
+	defer e.attempted()
 	if err := e.open(ctx); err != nil {
+		e.fail()
 		g.forget(e)
 		return Status{}, err
 	}
@@ -128,6 +163,9 @@ func (g *Gateway) Add(ctx context.Context, s spec.Spec) (Status, error) {
 func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
+	}
+	if location.Scheme(s.URL) == "" && !filepath.IsAbs(s.URL) { // the folder of a daemon is nobody's business
+		return nil, block.Errorf(block.Invalid, "check export", s.Name, -1, "url is neither an absolute path nor a URL")
 	}
 	rules, err := g.rules(s.Name, s.Settings)
 	if err != nil {
@@ -148,22 +186,30 @@ func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) 
 	case old != nil:
 		return nil, block.Errorf(block.Exists, "add export", s.Name, -1, "an export has that name (%s); remove it first", old.source)
 	}
+	if g.cfg.Metrics != nil {
+		e.counters = g.cfg.Metrics.Export(s.Name)
+		e.counters.SetGauges(e.gauges)
+	}
 	g.exports[s.Name] = e
 	return e, nil
 }
 
-// keep makes an export that was added at run time durable.
+// keep makes an export durable; of one from the configuration, what its FUSE file
+// needs after a restart.
 func (g *Gateway) keep(e *export) error {
-	if g.cfg.State == nil || e.source != FromAPI {
+	if g.cfg.State == nil {
 		return nil
 	}
-	return block.Wrap(g.cfg.State.Put(state.Record{Spec: e.described(), ID: e.id}), "keep export", e.name, -1)
+	r := state.Record{Spec: e.described(), ID: e.id, Source: string(e.source), Size: e.size()}
+	return block.Wrap(g.cfg.State.Put(r), "keep export", e.name, -1)
 }
 
 // forget takes an export that has ended out of the table.
 func (g *Gateway) forget(e *export) {
 	g.mu.Lock()
-	delete(g.exports, e.name)
+	if g.exports[e.name] == e {
+		delete(g.exports, e.name)
+	}
 	g.mu.Unlock()
 	if e.counters != nil {
 		e.counters.Close()
@@ -200,8 +246,10 @@ func (g *Gateway) Remove(ctx context.Context, name string, force bool) error {
 // remove ends an export, whatever its source.
 func (g *Gateway) remove(ctx context.Context, e *export, force bool) error {
 	e.giveUp()
-	e.control.Lock()
-	defer e.control.Unlock()
+	if err := e.control.lock(ctx); err != nil {
+		return err
+	}
+	defer e.control.unlock()
 	if e.ended() {
 		return block.Errorf(block.NotFound, "remove export", e.name, -1, "there is no such export")
 	}
@@ -209,7 +257,7 @@ func (g *Gateway) remove(ctx context.Context, e *export, force bool) error {
 		return err
 	}
 	err := e.end(ctx)
-	if g.cfg.State != nil && e.source == FromAPI {
+	if g.cfg.State != nil {
 		err = errors.Join(err, block.Wrap(g.cfg.State.Delete(e.name), "remove export", e.name, -1))
 	}
 	g.forget(e)
@@ -248,17 +296,34 @@ func (g *Gateway) Show(name string) (Status, error) {
 	return e.status(), nil
 }
 
-// Subscribe gives the events after the one with that sequence number as long as
-// they are still known, and those to come; 0 means only those to come. The channel
-// is closed when ctx ends or the gateway is closed. A reader that is too slow gets
-// an event EventsLost in place of those that it missed.
+// Tune changes what can be changed while it runs.
+func (g *Gateway) Tune(t Tuning) {
+	g.tuning.Store(&t)
+	for _, e := range g.all() {
+		e.mu.Lock()
+		if e.stack != nil {
+			e.stack.observe.SetSlow(g.slow(e.spec.Settings))
+		}
+		e.mu.Unlock()
+	}
+}
+
+// Announce tells those who subscribed of something that is not of one export.
+func (g *Gateway) Announce(ev Event) { g.events.publish(ev) }
+
+// Subscribe gives the events after the one with that sequence number, 0 for all
+// that are still known, and those to come. The channel is closed when ctx ends or
+// the gateway is closed. A reader that was too slow, or asks for what this process
+// has never told, gets an event EventsLost, whose number is where it goes on.
 func (g *Gateway) Subscribe(ctx context.Context, after uint64) <-chan Event {
 	return g.events.subscribe(ctx, after)
 }
 
 // Close ends all exports: no more requests are taken, those that have arrived are
-// finished, every image is flushed and closed. When cut ends, clients are not
-// waited for any longer. The error names the images that could not be flushed.
+// finished, every image is flushed and closed. All of it together takes no longer
+// than DrainTimeout, and when cut ends, clients are not waited for any longer.
+// Requests that wait for a storage that is away are not waited for: who connects
+// again repeats them. The error names the images that could not be flushed.
 func (g *Gateway) Close(cut context.Context) error {
 	g.mu.Lock()
 	g.closing = true
@@ -269,40 +334,44 @@ func (g *Gateway) Close(cut context.Context) error {
 	}
 	ctx, done := g.limited(cut)
 	defer done()
+	var cutting sync.WaitGroup
+	for _, e := range g.all() {
+		if e.held() {
+			cutting.Go(func() { e.cut(ctx) })
+		}
+	}
 	if err := g.srv.Shutdown(ctx); err != nil {
 		g.cfg.Log.Warn("requests in progress were cut off", "err", err)
 	}
-	g.running.Wait()
+	cutting.Wait()
 	err := g.endAll(ctx)
+	opened := make(chan struct{})
+	go func() { g.running.Wait(); close(opened) }()
+	select {
+	case <-opened:
+	case <-ctx.Done(): // a storage that does not even answer that it is away
+	}
 	g.events.close()
 	return err
 }
 
 // limited bounds a drain.
 func (g *Gateway) limited(ctx context.Context) (context.Context, context.CancelFunc) {
-	if g.cfg.DrainTimeout > 0 {
-		return context.WithTimeout(ctx, g.cfg.DrainTimeout)
+	if limit := g.tuning.Load().DrainTimeout; limit > 0 {
+		return context.WithTimeout(ctx, limit)
 	}
 	return context.WithCancel(ctx)
 }
 
-// endAll ends the exports, some at a time: each waits for its own storage.
+// endAll ends the exports, each in a goroutine: it waits for its own storage.
 func (g *Gateway) endAll(ctx context.Context) error {
-	const together = 32
-	turns := make(chan struct{}, together)
 	var mu sync.Mutex
 	var failed []error
 	var ending sync.WaitGroup
 	for _, e := range g.all() {
+		e.giveUp()
 		ending.Go(func() {
-			turns <- struct{}{}
-			defer func() { <-turns }()
-			e.control.Lock()
-			defer e.control.Unlock()
-			if e.ended() {
-				return
-			}
-			if err := errors.Join(e.withdraw(ctx, true), e.end(ctx)); err != nil {
+			if err := e.endNow(ctx); err != nil {
 				mu.Lock()
 				failed = append(failed, err)
 				mu.Unlock()
@@ -314,4 +383,16 @@ func (g *Gateway) endAll(ctx context.Context) error {
 		return fmt.Errorf("%d exports could not be closed in order: %w", len(failed), errors.Join(failed...))
 	}
 	return errors.Join(failed...)
+}
+
+// endNow withdraws an export and ends it.
+func (e *export) endNow(ctx context.Context) error {
+	if err := e.control.lock(ctx); err != nil {
+		return err
+	}
+	defer e.control.unlock()
+	if e.ended() {
+		return nil
+	}
+	return errors.Join(e.withdraw(ctx, true), e.end(ctx))
 }

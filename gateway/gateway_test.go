@@ -52,7 +52,7 @@ func (h *house) start(change func(*Config)) {
 	if h.state, err = state.Open(filepath.Join(h.dir, "state")); err != nil {
 		h.t.Fatal(err)
 	}
-	cfg := Config{State: h.state, Metrics: metrics.New(metrics.Build{Version: "test"}), DrainTimeout: 10 * time.Second}
+	cfg := Config{State: h.state, Metrics: metrics.New(metrics.Build{Version: "test"}), Tuning: Tuning{DrainTimeout: 10 * time.Second}}
 	if change != nil {
 		change(&cfg)
 	}
@@ -232,6 +232,7 @@ func TestRestore(t *testing.T) {
 		{Name: "bad4", URL: h.image("d.img", 1), NBD: []string{"unix:" + h.dir + "/own", "unix:/nowhere/at/all"}},
 		{Name: "bad5", URL: h.image("e.qcow2", 1)},
 		{Name: "no/slash", URL: "mem://1M"},
+		{Name: "bad7", URL: "here.img"},
 		{Name: "bad6", URL: "mem://1M", Settings: spec.Settings{Faults: []string{"read:error=io"}}},
 	}
 	for _, s := range bad {
@@ -248,9 +249,10 @@ func TestRestore(t *testing.T) {
 
 	h.stop()
 	h.start(nil)
-	if err := h.Restore(t.Context()); err != nil {
+	if err := h.Restore(); err != nil {
 		t.Fatal(err)
 	}
+	h.Settled(t.Context())
 	var names []string
 	for _, st := range h.List() {
 		names = append(names, st.Spec.Name)
@@ -281,9 +283,10 @@ func TestImageComesLater(t *testing.T) {
 		}
 	}
 	h.start(nil)
-	if err := h.Restore(t.Context()); err != nil {
+	if err := h.Restore(); err != nil {
 		t.Fatal(err)
 	}
+	h.Settled(t.Context())
 	st, err := h.Show("a")
 	if err != nil || st.State != Opening || st.Error == "" {
 		t.Errorf("%+v, %v", st, err)
@@ -320,6 +323,7 @@ func TestImageFails(t *testing.T) {
 	if err := h.Configure(t.Context(), []spec.Spec{{Name: "f", URL: folder}}); err != nil {
 		t.Fatal(err)
 	}
+	h.Settled(t.Context())
 	st, _ := h.Show("f")
 	if st.State != Failed || st.Error == "" || st.Source != FromConfig {
 		t.Errorf("%+v", st)
@@ -529,6 +533,7 @@ func TestConfigure(t *testing.T) {
 	if err := h.Configure(t.Context(), list); err != nil {
 		t.Fatal(err)
 	}
+	h.Settled(t.Context())
 	a, b := h.dial("a"), h.dial("b")
 	mustWrite(t, a, 0, []byte("stays"))
 	mustWrite(t, b, 0, []byte("goes"))
@@ -541,6 +546,7 @@ func TestConfigure(t *testing.T) {
 		{Name: "d", URL: "mem://1M"},
 	})
 	kindIs(t, "a name that was taken at run time", err, block.Exists)
+	h.Settled(t.Context())
 	mustRead(t, a, 0, []byte("stays")) // on the same connection
 	if a.Reconnects() != 0 {
 		t.Error("a change of settings cut the client off")
@@ -573,9 +579,10 @@ func TestThousandExports(t *testing.T) {
 	h.stop()
 	begin = time.Now()
 	h.start(nil)
-	if err := h.Restore(t.Context()); err != nil {
+	if err := h.Restore(); err != nil {
 		t.Fatal(err)
 	}
+	h.Settled(t.Context())
 	t.Logf("restored in %v", time.Since(begin))
 	for _, st := range h.List() {
 		if st.State != Serving {

@@ -1,13 +1,16 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
-	"reflect"
+	"sync"
 	"time"
 
 	"sluice/block"
 	"sluice/gateway/spec"
+	"sluice/gateway/state"
 )
 
 // Waits between attempts to open an image.
@@ -17,88 +20,146 @@ const (
 )
 
 // Restore takes the exports that were added at run time and are kept in the
-// state. It returns when each has been tried once or ctx ends; what could not be
-// opened is tried again in the background.
-func (g *Gateway) Restore(ctx context.Context) error {
-	if g.cfg.State == nil {
-		return nil
-	}
-	records, err := g.cfg.State.All()
+// state. They are opened in the background, again and again while that may help;
+// see Settled.
+func (g *Gateway) Restore() error {
+	records, err := g.records()
 	if err != nil {
 		return err
 	}
-	var tried []<-chan struct{}
 	for _, r := range records {
+		if r.Source == string(FromConfig) {
+			g.dropStale(r)
+			continue
+		}
 		e, err := g.reserve(r.Spec, FromAPI, r.ID)
 		if err != nil { // its name is in the configuration now, or this version knows more rules
 			g.cfg.Log.Error("an export that was added earlier cannot be restored", "export", r.Spec.Name, "err", err)
 			continue
 		}
-		tried = append(tried, g.openLater(e, false))
-	}
-	return await(ctx, tried)
-}
-
-func await(ctx context.Context, all []<-chan struct{}) error {
-	for _, c := range all {
-		select {
-		case <-c:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		e.await(r.Size)
+		g.openLater(e, false)
 	}
 	return nil
 }
 
-// Configure makes the exports of the configuration those of the list: new ones are
-// opened, missing ones ended, changed settings take effect, and an export that is
-// otherwise another one is replaced. It returns when each new one has been tried
-// once or ctx ends. The error names each that could not be made so; the others
-// are.
-func (g *Gateway) Configure(ctx context.Context, list []spec.Spec) error {
-	wanted := make(map[string]spec.Spec, len(list))
-	for _, s := range list {
-		wanted[s.Name] = s
+func (g *Gateway) records() ([]state.Record, error) {
+	if g.cfg.State == nil {
+		return nil, nil
 	}
-	var failed []error
+	return g.cfg.State.All()
+}
+
+// dropStale forgets what was kept of an export that is no more in the
+// configuration.
+func (g *Gateway) dropStale(r state.Record) {
+	if e, err := g.find("restore", r.Spec.Name); err == nil && e.source == FromConfig {
+		return
+	}
+	if err := g.cfg.State.Delete(r.Spec.Name); err != nil {
+		g.cfg.Log.Error("what is no more in the configuration is still in the state", "export", r.Spec.Name, "err", err)
+	}
+}
+
+// Settled returns when each export has been tried to open once, or ctx ends.
+func (g *Gateway) Settled(ctx context.Context) {
 	for _, e := range g.all() {
-		if e.source != FromConfig {
-			continue
+		select {
+		case <-e.tried:
+		case <-ctx.Done():
+			return
 		}
-		s, stays := wanted[e.name]
-		if stays && sameImage(e.described(), s) {
-			delete(wanted, e.name)
-			failed = append(failed, e.settle(s))
-			continue
-		}
-		failed = append(failed, g.remove(ctx, e, true))
 	}
-	var tried []<-chan struct{}
+}
+
+// Configure makes the exports of the configuration those of the list: new ones are
+// opened in the background (see Settled), missing ones ended, changed settings take
+// effect, and an export that is otherwise another one is replaced. The error names
+// each that could not be made so; the others are.
+func (g *Gateway) Configure(ctx context.Context, list []spec.Spec) error {
+	records, err := g.records()
+	if err != nil {
+		return err
+	}
+	before := make(map[string]state.Record, len(records))
+	for _, r := range records {
+		if r.Source == string(FromConfig) {
+			before[r.Spec.Name] = r
+		}
+	}
+	failed := g.reconcile(ctx, list)
 	for _, s := range list {
-		if _, missing := wanted[s.Name]; !missing {
+		if e, err := g.find("configure", s.Name); err == nil && e.source == FromConfig {
 			continue
 		}
-		e, err := g.reserve(s, FromConfig, 0)
+		// The same image keeps its number, by which clients have its file open.
+		r := before[s.Name]
+		if r.Spec.URL != s.URL {
+			r = state.Record{}
+		}
+		e, err := g.reserve(s, FromConfig, r.ID)
 		if err != nil {
 			failed = append(failed, err)
 			continue
 		}
-		tried = append(tried, g.openLater(e, false))
+		e.await(r.Size)
+		g.openLater(e, false)
 	}
-	return errors.Join(append(failed, await(ctx, tried))...)
+	return errors.Join(failed...)
+}
+
+// reconcile ends the exports of the configuration that are not in the list, or are
+// others there, and gives those that stay their settings; each in a goroutine, since
+// it may have to wait for its storage.
+func (g *Gateway) reconcile(ctx context.Context, list []spec.Spec) []error {
+	wanted := make(map[string]spec.Spec, len(list))
+	for _, s := range list {
+		wanted[s.Name] = s
+	}
+	var mu sync.Mutex
+	var failed []error
+	var working sync.WaitGroup
+	for _, e := range g.all() {
+		if e.source != FromConfig {
+			continue
+		}
+		working.Go(func() {
+			s, stays := wanted[e.name]
+			var err error
+			if stays && sameImage(e.described(), s) {
+				err = e.settle(ctx, s)
+			} else {
+				err = g.remove(ctx, e, true)
+			}
+			mu.Lock()
+			failed = append(failed, err)
+			mu.Unlock()
+		})
+	}
+	working.Wait()
+	return failed
 }
 
 // sameImage reports whether two Specs differ in their settings alone.
 func sameImage(a, b spec.Spec) bool {
 	a.Settings, b.Settings = spec.Settings{}, spec.Settings{}
-	return reflect.DeepEqual(a, b)
+	return same(a, b)
+}
+
+// same compares what is meant: an empty list is as good as none.
+func same(a, b spec.Spec) bool {
+	one, err := json.Marshal(a)
+	two, err2 := json.Marshal(b)
+	return err == nil && err2 == nil && bytes.Equal(one, two)
 }
 
 // settle gives an export the settings of the configuration.
-func (e *export) settle(s spec.Spec) error {
-	e.control.Lock()
-	defer e.control.Unlock()
-	if reflect.DeepEqual(e.described().Settings, s.Settings) {
+func (e *export) settle(ctx context.Context, s spec.Spec) error {
+	if err := e.control.lock(ctx); err != nil {
+		return err
+	}
+	defer e.control.unlock()
+	if same(e.described(), s) {
 		return nil
 	}
 	_, err := e.change(s.Settings)
@@ -106,55 +167,75 @@ func (e *export) settle(s spec.Spec) error {
 }
 
 // openLater opens an export in the background, again and again while its storage
-// is away. tried is closed after the first attempt.
-func (g *Gateway) openLater(e *export, again bool) (tried <-chan struct{}) {
-	first := make(chan struct{})
+// is away; again says that it has failed for good, and somebody asks for another
+// attempt.
+func (g *Gateway) openLater(e *export, again bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closing {
-		close(first)
-		return first
+		return
 	}
 	ctx, abort := context.WithCancel(g.base())
 	e.mu.Lock()
-	e.abort = abort
+	defer e.mu.Unlock()
 	if again {
+		if e.state != Failed || e.gone {
+			abort()
+			return // somebody else was faster
+		}
 		e.set(Opening, nil)
 		e.ready = make(chan struct{})
 	}
-	e.mu.Unlock()
+	e.abort = abort
 	g.running.Go(func() {
 		defer abort()
-		for pause := firstPause; ; pause = min(2*pause, longestPause) {
-			done := e.tryOpen(ctx)
-			if first != nil {
-				close(first)
-				first = nil
-			}
-			if done {
-				return
-			}
-			timer := time.NewTimer(pause)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-				return
-			}
-		}
+		e.keepTrying(ctx)
 	})
-	return first
+}
+
+// keepTrying opens an export, or finds out that it cannot be opened.
+func (e *export) keepTrying(ctx context.Context) {
+	defer e.attempted()
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		if e.tryOpen(ctx) {
+			return
+		}
+		e.attempted()
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// attempted notes that it has been tried to open the export.
+func (e *export) attempted() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.tried:
+	default:
+		close(e.tried)
+	}
 }
 
 // tryOpen tries to open an export once. It reports whether that is the end of it.
 func (e *export) tryOpen(ctx context.Context) (done bool) {
-	e.control.Lock()
-	defer e.control.Unlock()
+	if e.control.lock(ctx) != nil {
+		return true
+	}
+	defer e.control.unlock()
 	if e.ended() || ctx.Err() != nil {
 		return true
 	}
 	err := e.open(ctx)
 	if err == nil {
+		if err := e.gw.keep(e); err != nil {
+			e.gw.cfg.Log.Error("the state does not know of an export", "export", e.name, "err", err)
+		}
 		e.tell(ExportAdded)
 		return true
 	}
@@ -168,7 +249,7 @@ func (e *export) tryOpen(ctx context.Context) (done bool) {
 		e.set(Opening, err)
 	} else {
 		e.set(Failed, err)
-		close(e.ready)
+		e.letIn()
 	}
 	e.mu.Unlock()
 	if news {

@@ -11,6 +11,7 @@ import (
 
 	"sluice/block"
 	"sluice/fusefs"
+	"sluice/gateway/spec"
 	"sluice/metrics"
 	"sluice/nbd"
 )
@@ -22,6 +23,12 @@ type SingleConfig struct {
 	Name        string       // of the export; "" is NBD's default export
 	Description string
 	ReadOnly    bool
+
+	// Settings are what limits the device and what becomes of its failures. Filters
+	// are put on it only where they ask for some, and Hold for waiting while the
+	// storage is away, as for storage that can be.
+	Settings spec.Settings
+	Hold     bool
 
 	Listeners []net.Listener // closed by Run
 
@@ -49,8 +56,30 @@ type SingleConfig struct {
 
 // Single serves one device.
 type Single struct {
-	cfg SingleConfig
-	srv *nbd.Server
+	cfg   SingleConfig
+	srv   *nbd.Server
+	waits bool // a filter holds requests
+}
+
+// layer puts filters on the device.
+func (cfg *SingleConfig) layer() error {
+	rules, err := rulesOf(cfg.Name, cfg.Settings)
+	if err != nil {
+		return err
+	}
+	on := layering{
+		name: cfg.Object, settings: cfg.Settings, rules: rules, slow: cfg.Settings.SlowRequest.Std(), sparing: true,
+		holds: cfg.Hold, counters: cfg.Metrics, log: cfg.Logger,
+	}.build(cfg.Device)
+	cfg.Device = on.top
+	if cfg.Metrics != nil {
+		cfg.Metrics.SetGauges(func() metrics.Gauges {
+			g := metrics.Gauges{State: string(Serving)}
+			on.gauges(&g)
+			return g
+		})
+	}
+	return nil
 }
 
 // show makes the file.
@@ -58,14 +87,21 @@ func (cfg *SingleConfig) show() error {
 	if cfg.Files == nil {
 		return nil
 	}
-	return cfg.Files.Add(fusefs.File{
+	f := fusefs.File{
 		Name: cfg.File, Device: cfg.Device, ReadOnly: cfg.ReadOnly, Passthrough: cfg.Passthrough, Xattrs: cfg.Xattrs,
-	})
+	}
+	if cfg.Metrics != nil {
+		f.Observer = fileCounters{cfg.Metrics.FUSE()}
+	}
+	return cfg.Files.Add(f)
 }
 
 // NewSingle prepares to serve. When it fails, device, listeners and mount stay the
 // caller's.
 func NewSingle(cfg SingleConfig) (*Single, error) {
+	if err := cfg.layer(); err != nil {
+		return nil, err
+	}
 	exports := &nbd.Exports{}
 	if len(cfg.Allow) > 0 {
 		exports.Authorize = nbd.AllowCommonNames(cfg.Allow...)
@@ -87,7 +123,7 @@ func NewSingle(cfg SingleConfig) (*Single, error) {
 		Catalog: exports, TLS: cfg.TLS, TLSMode: cfg.TLSMode,
 		MaxConnections: cfg.MaxConnections, BusyPoll: cfg.BusyPoll, Logger: cfg.Logger,
 	})
-	return &Single{cfg: cfg, srv: srv}, nil
+	return &Single{cfg: cfg, srv: srv, waits: cfg.Hold || cfg.Settings.OnError != (spec.OnError{})}, nil
 }
 
 // Run serves until stop ends, a listener fails or the mount is gone. Then it takes
@@ -117,7 +153,7 @@ func (s *Single) Run(stop, cut context.Context) error {
 	}
 	s.drain(cut)
 	serving.Wait()
-	return errors.Join(err, s.release(context.WithoutCancel(cut)))
+	return errors.Join(err, s.release(cut))
 }
 
 // unmounted is closed when somebody else unmounts; nil, which never is, without a
@@ -151,8 +187,27 @@ func (s *Single) drain(cut context.Context) {
 	}
 }
 
-// release makes durable what clients wrote and gives the device back.
+// flushAfterCut is how long a flush may take after clients were cut off, where the
+// storage may be away and nothing else bounds it.
+const flushAfterCut = 5 * time.Second
+
+// release makes durable what clients wrote and gives the device back. Who cuts
+// clients off still wants the flush, but not one that waits for ever for a storage
+// that is away.
 func (s *Single) release(ctx context.Context) error {
+	if s.cfg.DrainTimeout > 0 {
+		limited, done := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+		defer done()
+		ctx = limited
+	} else {
+		flushing, done := context.WithCancel(context.WithoutCancel(ctx))
+		defer done()
+		if s.waits {
+			stop := context.AfterFunc(ctx, func() { time.AfterFunc(flushAfterCut, done) })
+			defer stop()
+		}
+		ctx = flushing
+	}
 	var err error
 	if !s.cfg.Device.Info().ReadOnly {
 		err = block.Wrap(s.cfg.Device.Flush(ctx), "flush", s.cfg.Object, -1)

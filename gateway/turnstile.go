@@ -1,0 +1,30 @@
+package gateway
+
+import (
+	"context"
+
+	"sluice/block"
+)
+
+// turnstile is a lock that can be given up waiting for: who has it may be waiting
+// for a storage that does not answer.
+type turnstile chan struct{}
+
+func newTurnstile() turnstile { return make(turnstile, 1) }
+
+// lock fails with Canceled when ctx ends first.
+func (t turnstile) lock(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return block.Errorf(block.Canceled, "wait for the export", "", -1, "something else is being done to it: %w", ctx.Err())
+	}
+}
+
+func (t turnstile) unlock() { <-t }
