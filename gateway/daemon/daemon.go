@@ -1,0 +1,346 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"sluice/gateway"
+	"sluice/gateway/config"
+	"sluice/gateway/endpoint"
+	"sluice/gateway/httpapi"
+	"sluice/gateway/state"
+	"sluice/gateway/wire"
+	"sluice/metrics"
+)
+
+// Options are what the command line says.
+type Options struct {
+	Config *config.Config
+	// Reread reads the configuration again, for a reload; nil where there is none.
+	Reread  func() (*config.Config, error)
+	Version string
+	Log     *slog.Logger
+	Level   *slog.LevelVar // what log_level sets
+	// Announce is called for each place where the daemon can be reached, when it
+	// can.
+	Announce func(what, where string)
+}
+
+// openWait is how long the start waits for the first attempts to open exports: a
+// storage that does not answer must not keep the others from being served.
+const openWait = 10 * time.Second
+
+// daemon is a running one.
+type daemon struct {
+	Options
+	started  time.Time
+	notifier *endpoint.Notifier
+	keeper   *keeper
+	state    *state.State
+	registry *metrics.Registry
+	files    *files // nil without FUSE
+	gw       *gateway.Gateway
+	api      *httpapi.Server
+	watchdog *endpoint.Watchdog
+
+	listeners struct{ nbd, api []net.Listener }
+	metricsAt string
+
+	reloading sync.Mutex // guards Config
+
+	serving sync.WaitGroup
+	failed  chan error // a listener, or the mount
+	undo    []func() error
+}
+
+// Run runs the daemon until stop ends or something fails without which it cannot
+// go on. Then it drains; when cut ends it does not wait for clients any longer.
+// Each value of hangup asks for a reload.
+func Run(stop, cut context.Context, hangup <-chan os.Signal, o Options) error {
+	d := &daemon{Options: o, started: time.Now(), notifier: endpoint.NewNotifier(), failed: make(chan error, 1)}
+	err := d.open(stop)
+	if err == nil {
+		d.tell(d.notifier.Ready())
+		d.announce()
+		err = d.wait(stop, hangup)
+	}
+	d.tell(d.notifier.Stopping())
+	return errors.Join(err, d.close(cut))
+}
+
+// tell logs what the service manager could not be told.
+func (d *daemon) tell(err error) {
+	if err != nil {
+		d.Log.Warn("the service manager was not told", "err", err)
+	}
+}
+
+// later puts down what has to be done at the end, in reverse order.
+func (d *daemon) later(f func() error) { d.undo = append(d.undo, f) }
+
+// fail ends the daemon.
+func (d *daemon) fail(err error) {
+	select {
+	case d.failed <- err:
+	default: // it is ending already
+	}
+}
+
+// open starts everything, in the order of the package comment.
+func (d *daemon) open(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		d.takeSockets, d.openState, d.openMetrics, d.openFiles, d.openGateway, d.openExports, d.listen, d.openAPI, d.settle, d.watch,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil // told to stop while starting
+		}
+	}
+	return nil
+}
+
+func (d *daemon) openState(context.Context) (err error) {
+	dir := d.Config.State
+	if dir == "" {
+		if dir, err = state.DefaultFolder(); err != nil {
+			return err
+		}
+	}
+	if d.state, err = state.Open(dir); err != nil {
+		return err
+	}
+	d.later(d.state.Close)
+	return nil
+}
+
+func (d *daemon) openMetrics(ctx context.Context) error {
+	d.registry = metrics.New(metrics.Build{Version: d.Version})
+	if d.Config.Metrics == "" {
+		return nil
+	}
+	srv, err := d.registry.Serve(context.WithoutCancel(ctx), d.Config.Metrics, metrics.Options{Log: d.Log})
+	if err != nil {
+		return err
+	}
+	d.metricsAt = srv.Addr().String()
+	d.later(srv.Close)
+	return nil
+}
+
+func (d *daemon) openGateway(context.Context) error {
+	cfg := gateway.Config{
+		Server: serverConfig(d.Config), Allow: d.Config.TLS.Allow,
+		State: d.state, Metrics: d.registry, AllowFaults: d.Config.AllowFaults,
+		Tuning: tuning(d.Config), Listen: d.keeper.listen, Log: d.Log,
+	}
+	if c := d.Config.TLS; c.Cert != "" {
+		t, err := endpoint.ServerTLS(c.Cert, c.Key, c.CA)
+		if err != nil {
+			return err
+		}
+		cfg.Server.TLS = t
+	}
+	if d.files != nil {
+		o := d.Config.FUSEOptions
+		cfg.Files, cfg.FilesChanged = d.files.fs, d.files.save
+		cfg.Look = gateway.Look{Mode: uint32(o.Mode), UID: uint32(o.UID), GID: uint32(o.GID)}
+	}
+	d.gw = gateway.New(cfg)
+	return nil // closed by close, which knows when to give up
+}
+
+// openExports begins to open what the state and the configuration have. Before
+// any client is let in, all names are known, and all files that clients may have
+// open are there: those whose image is not have them wait.
+func (d *daemon) openExports(ctx context.Context) error {
+	if err := d.gw.Configure(ctx, d.Config.Exports); err != nil {
+		d.Log.Error("not all exports of the configuration are there", "err", err)
+	}
+	if err := d.gw.Restore(); err != nil {
+		return err
+	}
+	return d.files.serve()
+}
+
+// settle waits until each export has been tried once, not for ever.
+func (d *daemon) settle(ctx context.Context) error {
+	ctx, done := context.WithTimeout(ctx, openWait)
+	defer done()
+	d.gw.Settled(ctx)
+	d.keeper.dropStored(d.gw.List())
+	return nil
+}
+
+func (d *daemon) openAPI(context.Context) error {
+	cfg := httpapi.Config{
+		Gateway: d.gw, Version: d.Version, Started: d.started, Addresses: d.addresses(),
+		Allow: d.Config.APITLS.Allow, Logger: d.Log,
+	}
+	if d.Reread != nil {
+		cfg.Reload = d.reload
+	}
+	if c := d.Config.APITLS; c.Cert != "" {
+		t, err := endpoint.ServerTLS(c.Cert, c.Key, c.CA)
+		if err != nil {
+			return err
+		}
+		cfg.TLS = t
+	}
+	d.api = httpapi.New(cfg)
+	d.later(func() error { d.api.Close(); return nil })
+	for _, l := range d.listeners.api {
+		d.serve(func() error { return d.api.Serve(l) })
+	}
+	return nil
+}
+
+// serve runs a server in a goroutine; when it ends by itself, so does the daemon.
+func (d *daemon) serve(run func() error) {
+	d.serving.Go(func() {
+		if err := run(); err != nil {
+			d.fail(err)
+		}
+	})
+}
+
+func (d *daemon) addresses() wire.Addresses {
+	a := wire.Addresses{API: texts(d.listeners.api), NBD: texts(d.listeners.nbd), Metrics: d.metricsAt}
+	if d.files != nil {
+		a.FUSE = d.files.fs.Dir()
+	}
+	return a
+}
+
+func texts(listeners []net.Listener) []string {
+	list := []string{}
+	for _, l := range listeners {
+		list = append(list, place(l))
+	}
+	return list
+}
+
+// announce tells the user where everything is.
+func (d *daemon) announce() {
+	a := d.addresses()
+	for _, where := range a.API {
+		d.Announce("api", where)
+	}
+	for _, where := range a.NBD {
+		d.Announce("nbd", where)
+	}
+	for what, where := range map[string]string{"fuse": a.FUSE, "metrics": a.Metrics} {
+		if where != "" {
+			d.Announce(what, where)
+		}
+	}
+}
+
+// watch lets the service manager know that the process is alive.
+func (d *daemon) watch(context.Context) error {
+	interval, err := endpoint.WatchdogInterval()
+	if err != nil {
+		return err
+	}
+	d.watchdog = endpoint.StartWatchdog(endpoint.WatchdogConfig{
+		Notifier: d.notifier, Interval: interval, Logger: d.Log,
+		Alive: func(context.Context) error { d.gw.List(); return nil }, // takes the locks of all exports
+	})
+	d.later(func() error { d.watchdog.Close(); return nil })
+	return nil
+}
+
+// wait waits for the end and reloads meanwhile.
+func (d *daemon) wait(stop context.Context, hangup <-chan os.Signal) error {
+	for {
+		select {
+		case <-stop.Done():
+			return nil
+		case err := <-d.failed:
+			return err
+		case <-d.files.done():
+			return fmt.Errorf("serve %s: it was unmounted", d.files.fs.Dir())
+		case <-hangup:
+			d.serving.Go(func() {
+				if err := d.reload(stop); err != nil {
+					d.Log.Error("the configuration is not what it was asked to be", "err", err)
+				}
+			})
+		}
+	}
+}
+
+// reload makes what the configuration says of exports, and the few other things
+// that can be changed, so.
+func (d *daemon) reload(ctx context.Context) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	if d.Reread == nil || ctx.Err() != nil {
+		return nil
+	}
+	d.tell(d.notifier.Reloading())
+	defer func() { d.tell(d.notifier.Ready()) }()
+	next, err := d.Reread()
+	if err != nil {
+		return err
+	}
+	for _, key := range config.NeedRestart(d.Config, next) {
+		d.Log.Warn("this takes effect with the next start", "key", key)
+	}
+	if err := d.Level.UnmarshalText([]byte(next.LogLevel)); err != nil {
+		return err
+	}
+	d.gw.Tune(tuning(next))
+	d.Config = next
+	err = d.gw.Configure(ctx, next.Exports)
+	settled, done := context.WithTimeout(ctx, openWait)
+	defer done()
+	d.gw.Settled(settled)
+	d.gw.Announce(gateway.Event{Kind: gateway.Reloaded})
+	return err
+}
+
+// close ends what open has begun, as far as it came. All of it together has the
+// time that the configuration gives it.
+func (d *daemon) close(cut context.Context) error {
+	ctx, done := d.limited(cut)
+	defer done()
+	apiGone := make(chan struct{})
+	go func() { // beside the rest: what it does for clients may wait for exports
+		defer close(apiGone)
+		if d.api != nil {
+			d.api.Close()
+		}
+	}()
+	if d.keeper != nil && d.stores() {
+		d.keeper.leave()
+	}
+	errs := []error{d.files.leave(ctx)}
+	if d.gw != nil {
+		errs = append(errs, d.gw.Close(ctx))
+	}
+	<-apiGone
+	errs = append(errs, d.files.close())
+	for i := len(d.undo) - 1; i >= 0; i-- {
+		errs = append(errs, d.undo[i]())
+	}
+	d.serving.Wait()
+	return errors.Join(errs...)
+}
+
+func (d *daemon) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	d.reloading.Lock()
+	limit := d.Config.ShutdownTimeout.Std()
+	d.reloading.Unlock()
+	if limit > 0 {
+		return context.WithTimeout(ctx, limit)
+	}
+	return context.WithCancel(ctx)
+}

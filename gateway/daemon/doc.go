@@ -1,0 +1,23 @@
+// Package daemon puts the daemon together: configuration, state, metrics, the FUSE
+// mount, the gateway, its sockets, its API, and what a service manager wants to
+// know. Only the command calls it.
+//
+// # Start
+//
+//	state, metrics    who else has the state is found out before anything else is touched
+//	files             mounted, or taken over from the process before
+//	gateway           no exports yet
+//	sockets           those that were handed over, then those of the configuration
+//	exports           of the state and of the configuration, each tried once
+//	ready             FUSE requests that waited are served, the manager is told
+//
+// NBD clients are accepted before the exports are open, and wait for theirs.
+//
+// # End
+//
+// The reverse. What a service manager keeps for the next process (the FUSE
+// connection, the listening sockets) is left as it is: clients do not see the end,
+// they wait.
+//
+// Run's goroutine owns everything; a goroutine for each listener ends with it.
+package daemon

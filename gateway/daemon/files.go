@@ -1,0 +1,251 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/block"
+	"sluice/fusefs"
+)
+
+// Names in the service manager's store.
+const (
+	storedMount = "fuse"       // the FUSE connection
+	storedState = "fuse-state" // a memory file with what Resume needs
+)
+
+// files is the FUSE mount; a nil one is none.
+type files struct {
+	fs      *fusefs.FS
+	d       *daemon
+	resumed bool
+
+	saving sync.Mutex // guards memory's content
+	memory *memory    // nil: nothing is kept for the next process
+}
+
+// mountRecord is what the memory file holds.
+type mountRecord struct {
+	Dir   string          `json:"dir"`
+	State json.RawMessage `json:"state"`
+}
+
+// openFiles takes the mount over from the process before, or mounts.
+func (d *daemon) openFiles(context.Context) error {
+	if d.Config.FUSE != "" {
+		d.Config.FUSE = filepath.Clean(d.Config.FUSE) // it is compared
+	}
+	fd, mem := d.stored(storedMount), d.stored(storedState)
+	f := &files{d: d}
+	if fd != nil && mem != nil {
+		err := f.resume(fd, mem)
+		if err == nil {
+			d.files = f
+			return nil
+		}
+		d.Log.Error("the FUSE mount of the process before cannot be taken over", "err", err)
+	}
+	d.forget(fd, mem)
+	if d.Config.FUSE == "" {
+		return nil
+	}
+	if err := d.cleanUp(d.Config.FUSE); err != nil {
+		return err
+	}
+	var err error
+	if f.fs, err = fusefs.Mount(d.mountConfig()); err != nil {
+		return err
+	}
+	d.files = f // from here on close unmounts
+	if !d.stores() {
+		return nil
+	}
+	m, err := newMemory()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(d.notifier.StoreFD(storedMount, f.fs.FD()), d.notifier.StoreFD(storedState, m.fd()))
+	if err != nil {
+		return errors.Join(err, m.close())
+	}
+	f.memory = m // and not before: without it, the mount ends with the process
+	f.save()
+	return nil
+}
+
+func (d *daemon) mountConfig() fusefs.Config {
+	return fusefs.Config{Dir: d.Config.FUSE, Logger: d.Log, AllowOther: d.Config.FUSEOptions.AllowOther}
+}
+
+// stored takes the descriptor of that name out of what was handed over; the last
+// one is the newest.
+func (d *daemon) stored(name string) *os.File {
+	list := d.keeper.handed.Files[name]
+	if len(list) == 0 {
+		return nil
+	}
+	d.keeper.handed.Files[name] = list[:len(list)-1]
+	return list[len(list)-1]
+}
+
+// forget gives up a mount that is not taken over.
+func (d *daemon) forget(fd, mem *os.File) {
+	for name, f := range map[string]*os.File{storedMount: fd, storedState: mem} {
+		if f != nil {
+			d.tell(d.notifier.RemoveFD(name))
+			_ = f.Close()
+		}
+	}
+}
+
+// resume takes over a mount. When it fails, both descriptors are still the
+// caller's.
+func (f *files) resume(fd, mem *os.File) error {
+	m, err := openMemory(mem)
+	if err != nil {
+		return err
+	}
+	var rec mountRecord
+	if err := json.Unmarshal(m.content, &rec); err != nil {
+		return block.Errorf(block.Corrupt, "read", storedState, -1, "%w", err)
+	}
+	if rec.Dir != f.d.Config.FUSE {
+		_ = unix.Unmount(rec.Dir, unix.MNT_DETACH) // its connection ends with fd
+		return block.Errorf(block.Invalid, "resume", rec.Dir, -1, "the configuration has another folder now, or none")
+	}
+	own, err := unix.FcntlInt(fd.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return err
+	}
+	if f.fs, err = fusefs.Resume(f.d.mountConfig(), own, rec.State); err != nil {
+		return errors.Join(err, unix.Close(own))
+	}
+	f.memory, f.resumed = m, true
+	return fd.Close()
+}
+
+// save puts what the next process needs into the memory file.
+func (f *files) save() {
+	if f.memory == nil {
+		return
+	}
+	f.saving.Lock()
+	defer f.saving.Unlock()
+	state, err := f.fs.State()
+	if err == nil {
+		var text []byte
+		if text, err = json.Marshal(mountRecord{Dir: f.fs.Dir(), State: state}); err == nil {
+			err = f.memory.write(text)
+		}
+	}
+	if err != nil {
+		f.d.Log.Error("the FUSE mount will not survive a restart", "err", err)
+	}
+}
+
+// serve lets requests in that have waited since the process before ended.
+func (f *files) serve() error {
+	if f == nil || !f.resumed {
+		return nil
+	}
+	return f.fs.Serve()
+}
+
+// done is closed when somebody else unmounts.
+func (f *files) done() <-chan struct{} {
+	if f == nil {
+		return nil
+	}
+	return f.fs.Done()
+}
+
+// detachWait is how long the end waits for requests of FUSE clients, where the next
+// process answers those that take longer.
+const detachWait = 2 * time.Second
+
+// leave ends serving: for good, or, where the service manager keeps the mount, until
+// the next process goes on. Devices are free when it returns, except those that
+// hang.
+func (f *files) leave(ctx context.Context) error {
+	if f == nil {
+		return nil
+	}
+	if f.memory != nil {
+		f.save()
+		ctx, done := context.WithTimeout(ctx, detachWait)
+		defer done()
+		if err := f.fs.Detach(ctx); err != nil {
+			f.d.Log.Warn("the next process answers what is left", "err", err)
+		}
+		return nil
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- f.fs.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		f.d.Log.Warn("requests of FUSE clients are still in a device", "mount", f.fs.Dir())
+		return nil
+	}
+}
+
+// close gives up what leave has left.
+func (f *files) close() error {
+	if f == nil || f.memory == nil {
+		return nil
+	}
+	return errors.Join(f.fs.Close(), f.memory.close())
+}
+
+// cleanUp unmounts what a killed daemon has left behind at the folder. Somebody
+// else's mount is left alone, and is an error when it comes to mounting.
+func (d *daemon) cleanUp(dir string) error {
+	var st unix.Statx_t // what is cached does not count
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_FORCE_SYNC, unix.STATX_TYPE, &st); !errors.Is(err, unix.ENOTCONN) {
+		return nil
+	}
+	ours, err := mountedBySluice(dir)
+	if err != nil || !ours {
+		return err
+	}
+	d.Log.Warn("unmounting what an earlier daemon left behind", "mount", dir)
+	return block.Wrap(unix.Unmount(dir, unix.MNT_DETACH), "unmount", dir, -1)
+}
+
+// mountedBySluice looks at what is mounted there, on top.
+func mountedBySluice(dir string) (bool, error) {
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(dir)); err == nil { // not of dir: it is dead
+		dir = filepath.Join(parent, filepath.Base(dir))
+	}
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return false, block.Wrap(err, "look for mounts at", dir, -1)
+	}
+	defer func() { _ = f.Close() }()
+	ours := false
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE OPTIONS
+		head, tail, _ := strings.Cut(lines.Text(), " - ")
+		fields, kind := strings.Fields(head), strings.Fields(tail)
+		if len(fields) > 4 && len(kind) > 0 && unescape(fields[4]) == dir {
+			ours = kind[0] == "fuse.sluice"
+		}
+	}
+	return ours, nil
+}
+
+// unescape reads a path as mountinfo writes it: octal codes for blanks and
+// backslashes.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}

@@ -1,0 +1,261 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"sluice/gateway"
+	"sluice/gateway/endpoint"
+)
+
+// keeper opens the sockets that the daemon listens on. Those that the service
+// manager handed over come first; new ones are given to it to keep, where it
+// does, so that a client never finds nobody listening while the daemon is
+// restarted.
+type keeper struct {
+	notifier *endpoint.Notifier
+	handed   *endpoint.Handed
+
+	mu     sync.Mutex
+	room   int  // how many more descriptors the manager keeps
+	ending bool // sockets stay as they are
+}
+
+// reserved is how many descriptors of the manager's store are not for sockets.
+const reserved = 4
+
+// storeSize is how many descriptors the service manager keeps for us: what it says
+// in FDSTORE, which systemd sets from version 254 on and our unit before that.
+func storeSize() int {
+	n, err := strconv.Atoi(os.Getenv("FDSTORE"))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// stores reports whether the service manager keeps descriptors.
+func (d *daemon) stores() bool { return d.notifier.Managed() && storeSize() >= reserved }
+
+func (d *daemon) takeSockets(context.Context) error {
+	handed, err := endpoint.ActivatedNamed()
+	if err != nil {
+		return err
+	}
+	d.keeper = &keeper{notifier: d.notifier, handed: handed}
+	if d.stores() {
+		d.keeper.room = storeSize() - reserved
+	}
+	d.later(handed.Close) // what nobody has taken
+	return nil
+}
+
+// take gives the socket of that address out of those that were handed over: our
+// own of before, and those of socket units.
+func (k *keeper) take(units *[]net.Listener, a endpoint.Address) net.Listener {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, list := range [...]*[]net.Listener{&k.handed.Stored, units} {
+		for i, l := range *list {
+			if place(l) == a.String() {
+				*list = slices.Delete(*list, i, i+1)
+				return l
+			}
+		}
+	}
+	return nil
+}
+
+func place(l net.Listener) string { return l.Addr().Network() + ":" + l.Addr().String() }
+
+// dropStored gives up our own sockets of before that no export wants any more, also
+// none that is still being opened.
+func (k *keeper) dropStored(exports []gateway.Status) {
+	wanted := map[string]bool{}
+	for _, st := range exports {
+		for _, text := range st.Spec.NBD {
+			wanted[text] = true
+		}
+	}
+	k.mu.Lock()
+	stored := k.handed.Stored
+	k.handed.Stored = slices.DeleteFunc(slices.Clone(stored), func(l net.Listener) bool { return !wanted[place(l)] })
+	k.mu.Unlock()
+	for _, l := range stored {
+		if wanted[place(l)] {
+			continue
+		}
+		if a, err := endpoint.Parse(place(l)); err == nil {
+			_ = (&kept{Listener: l, keeper: k, address: a, name: storedName(a)}).Close()
+		}
+	}
+}
+
+// listen opens a socket for NBD clients, or takes the one that was handed over.
+func (k *keeper) listen(ctx context.Context, a endpoint.Address) (net.Listener, error) {
+	return k.listenAs(ctx, &k.handed.NBD, a)
+}
+
+func (k *keeper) listenAs(ctx context.Context, list *[]net.Listener, a endpoint.Address) (net.Listener, error) {
+	name := storedName(a)
+	if l := k.take(list, a); l != nil {
+		k.mu.Lock()
+		k.room--
+		k.mu.Unlock()
+		return &kept{Listener: l, keeper: k, address: a, name: name}, nil
+	}
+	l, err := endpoint.Listen(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	if !k.admit() {
+		return l, nil
+	}
+	if err := k.store(name, l); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return &kept{Listener: l, keeper: k, address: a, name: name}, nil
+}
+
+// admit takes a place in the manager's store.
+func (k *keeper) admit() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.room <= 0 {
+		return false
+	}
+	k.room--
+	return true
+}
+
+// storedName is the name of a socket in the manager's store. It takes no colon.
+func storedName(a endpoint.Address) string {
+	sum := sha256.Sum256([]byte(a.String()))
+	return endpoint.StoredSocket + hex.EncodeToString(sum[:8])
+}
+
+// store gives a socket to the manager.
+func (k *keeper) store(name string, l net.Listener) error {
+	s, ok := l.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var stored error
+	if err := raw.Control(func(fd uintptr) { stored = k.notifier.StoreFD(name, int(fd)) }); err != nil {
+		return err
+	}
+	return stored
+}
+
+// kept is a listener that the service manager has as well.
+type kept struct {
+	net.Listener
+	keeper  *keeper
+	address endpoint.Address
+	name    string
+	once    sync.Once
+}
+
+// Close gives the socket up for good, unless the daemon is about to end: then the
+// manager keeps it for the next process.
+func (l *kept) Close() error {
+	l.keeper.mu.Lock()
+	ending := l.keeper.ending
+	l.keeper.mu.Unlock()
+	if ending {
+		return l.leave()
+	}
+	l.once.Do(func() {
+		_ = l.keeper.notifier.RemoveFD(l.name) // it may have come from a socket unit
+		if l.address.Network == "unix" {
+			_ = os.Remove(l.address.Path)
+		}
+		l.keeper.mu.Lock()
+		l.keeper.room++
+		l.keeper.mu.Unlock()
+	})
+	return l.Listener.Close()
+}
+
+// leave closes our descriptor alone.
+func (l *kept) leave() error {
+	if f, ok := l.Listener.(interface{ Leave() error }); ok {
+		return f.Leave()
+	}
+	return l.Listener.Close()
+}
+
+// leave makes all sockets stay as they are when they are closed.
+func (k *keeper) leave() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ending = true
+}
+
+// listen opens the sockets of NBD and of the API.
+func (d *daemon) listen(ctx context.Context) (err error) {
+	if d.listeners.api, err = d.listenAll(ctx, &d.keeper.handed.API, d.Config.API, defaultAPI); err != nil {
+		return err
+	}
+	if d.listeners.nbd, err = d.listenAll(ctx, &d.keeper.handed.NBD, d.Config.NBD, defaultNBD); err != nil {
+		return err
+	}
+	for _, l := range d.listeners.nbd {
+		d.serve(func() error { return d.gw.Serve(l) })
+	}
+	return nil
+}
+
+// Where clients come when nobody says otherwise, in a folder that is made.
+func defaultNBD() (string, error) { return inRuntimeFolder("nbd.sock") }
+func defaultAPI() (string, error) { return inRuntimeFolder("api.sock") }
+
+func inRuntimeFolder(name string) (string, error) {
+	dir, err := endpoint.RuntimeFolder()
+	return "unix:" + dir + "/" + name, err
+}
+
+// listenAll opens the sockets that are wanted; those of socket units count as the
+// default.
+func (d *daemon) listenAll(ctx context.Context, handed *[]net.Listener, wanted []string, usual func() (string, error)) ([]net.Listener, error) {
+	if wanted == nil && len(*handed) == 0 {
+		text, err := usual()
+		if err != nil {
+			return nil, err
+		}
+		wanted = []string{text}
+	}
+	var all []net.Listener
+	add := func(l net.Listener) {
+		d.later(func() error { _ = l.Close(); return nil }) // most likely its server has closed it
+		all = append(all, l)
+	}
+	for _, text := range wanted {
+		a, err := endpoint.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		l, err := d.keeper.listenAs(ctx, handed, a)
+		if err != nil {
+			return nil, err
+		}
+		add(l)
+	}
+	for _, l := range *handed {
+		add(l)
+	}
+	*handed = nil
+	return all, nil
+}
