@@ -80,7 +80,7 @@ func TestExportLife(t *testing.T) {
 		st.State, st.Error, st.HeldNow, st.Connections, st.OpenFiles = gateway.Held, "read disk.img at 0: input/output error", 3, 2, 1
 		st.Spec.URL = "/images/disk.img"
 	})
-	do("set", "disk", "--write-bytes", "10M", "--burst", "1s", "--slow-request", "500ms", "--fault", "delay 1s", "--on-error-no-space")
+	do("set", "disk", "--write-bytes", "10M", "--burst", "1s", "--slow-request", "500ms", "--fault", "any:delay=1s", "--on-error-no-space")
 	golden(t, "export-list.txt", do("list"))
 	golden(t, "export-list.json", do("list", "--json"))
 	golden(t, "export-show.txt", do("show", "disk"))
@@ -116,17 +116,17 @@ func TestExportAddFlags(t *testing.T) {
 	dir := t.TempDir()
 	want := spec.Spec{
 		Name: "a", URL: dir + "/x/../d.img", Format: "raw", Description: "d", ReadOnly: true, Direct: true, Share: true, Unlocked: true,
-		NBD: []string{"unix:" + dir + "/s", "tcp:127.0.0.1:1"}, MaxConnections: 7, Allow: []string{"one", "two"}, Passthrough: true,
+		NBD: []string{"unix:" + dir + "/s", "tcp:127.0.0.1:1"}, MaxConnections: 7, Allow: []string{"one", "two"},
 		Settings: spec.Settings{
 			OnError:     spec.OnError{Policy: "read-only", Limit: spec.Duration(time.Minute), NoSpace: true},
 			Throttle:    spec.Throttle{ReadIOPS: 1, WriteIOPS: 2, ReadBytes: 3 << 10, WriteBytes: 4, Burst: spec.Duration(5 * time.Second)},
-			SlowRequest: spec.Duration(6 * time.Second), Faults: []string{"error read, always", "b"},
+			SlowRequest: spec.Duration(6 * time.Second), Faults: []string{"read:error=io,after=3", "write:torn"},
 		},
 	}
 	must(t, dir, "export", "--api", at, "add", "a", "x/../d.img", "--format", "raw", "--description", "d", "--read-only", "--direct", "--share", "--unlocked",
-		"--nbd", "unix:s", "--nbd", "tcp:127.0.0.1:1", "--max-connections", "7", "--allow", "one", "--allow", "two", "--passthrough",
+		"--nbd", "unix:s", "--nbd", "tcp:127.0.0.1:1", "--max-connections", "7", "--allow", "one", "--allow", "two",
 		"--on-error", "read-only", "--on-error-limit", "1m", "--on-error-no-space", "--read-iops", "1", "--write-iops", "2", "--read-bytes", "3K",
-		"--write-bytes", "4", "--burst", "5s", "--slow-request", "6s", "--fault", "error read, always", "--fault", "b")
+		"--write-bytes", "4", "--burst", "5s", "--slow-request", "6s", "--fault", "read:error=io,after=3", "--fault", "write:torn")
 	if diff := cmp.Diff(want, shownBy(t, fake, "a").Spec); diff != "" {
 		t.Error(diff)
 	}
@@ -138,6 +138,10 @@ func TestExportAddFlags(t *testing.T) {
 	if diff := cmp.Diff(spec.Spec{Name: "b", URL: "/abs", NoFUSE: true}, st.Spec); diff != "" {
 		t.Error(diff)
 	}
+	must(t, dir, "export", "--api", at, "add", "c", "/abs", "--passthrough")
+	if diff := cmp.Diff(spec.Spec{Name: "c", URL: "/abs", Passthrough: true}, shownBy(t, fake, "c").Spec); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // TestExportSet changes what is given alone.
@@ -147,24 +151,24 @@ func TestExportSet(t *testing.T) {
 	full := spec.Settings{
 		OnError:     spec.OnError{Policy: "read-only", Limit: spec.Duration(time.Minute), NoSpace: true},
 		Throttle:    spec.Throttle{ReadIOPS: 1, WriteIOPS: 2, ReadBytes: 3, WriteBytes: 4, Burst: spec.Duration(5 * time.Second)},
-		SlowRequest: spec.Duration(6 * time.Second), Faults: []string{"a"},
+		SlowRequest: spec.Duration(6 * time.Second), Faults: []string{"read:hang"},
 	}
 	if _, err := fake.Add(t.Context(), spec.Spec{Name: "d", URL: "/x"}); err != nil {
 		t.Fatal(err)
 	}
 	for flags, change := range map[string]func(*spec.Settings){
-		"--on-error error":            func(s *spec.Settings) { s.OnError.Policy = "error" },
-		"--on-error-limit 0":          func(s *spec.Settings) { s.OnError.Limit = 0 },
-		"--on-error-no-space=false":   func(s *spec.Settings) { s.OnError.NoSpace = false },
-		"--read-iops 9":               func(s *spec.Settings) { s.Throttle.ReadIOPS = 9 },
-		"--write-iops 0":              func(s *spec.Settings) { s.Throttle.WriteIOPS = 0 },
-		"--read-bytes 9K":             func(s *spec.Settings) { s.Throttle.ReadBytes = 9 << 10 },
-		"--write-bytes 0":             func(s *spec.Settings) { s.Throttle.WriteBytes = 0 },
-		"--burst 9s --read-iops 3":    func(s *spec.Settings) { s.Throttle.Burst, s.Throttle.ReadIOPS = spec.Duration(9*time.Second), 3 },
-		"--slow-request 0s":           func(s *spec.Settings) { s.SlowRequest = 0 },
-		"--fault b --fault c":         func(s *spec.Settings) { s.Faults = []string{"b", "c"} },
-		"--no-faults":                 func(s *spec.Settings) { s.Faults = nil },
-		"--no-faults --on-error hold": func(s *spec.Settings) { s.Faults, s.OnError.Policy = nil, "hold" },
+		"--on-error error":                    func(s *spec.Settings) { s.OnError.Policy = "error" },
+		"--on-error-limit 0":                  func(s *spec.Settings) { s.OnError.Limit = 0 },
+		"--on-error-no-space=false":           func(s *spec.Settings) { s.OnError.NoSpace = false },
+		"--read-iops 9":                       func(s *spec.Settings) { s.Throttle.ReadIOPS = 9 },
+		"--write-iops 0":                      func(s *spec.Settings) { s.Throttle.WriteIOPS = 0 },
+		"--read-bytes 9K":                     func(s *spec.Settings) { s.Throttle.ReadBytes = 9 << 10 },
+		"--write-bytes 0":                     func(s *spec.Settings) { s.Throttle.WriteBytes = 0 },
+		"--burst 9s --read-iops 3":            func(s *spec.Settings) { s.Throttle.Burst, s.Throttle.ReadIOPS = spec.Duration(9*time.Second), 3 },
+		"--slow-request 0s":                   func(s *spec.Settings) { s.SlowRequest = 0 },
+		"--fault any:hang --fault write:drop": func(s *spec.Settings) { s.Faults = []string{"any:hang", "write:drop"} },
+		"--no-faults":                         func(s *spec.Settings) { s.Faults = nil },
+		"--no-faults --on-error hold":         func(s *spec.Settings) { s.Faults, s.OnError.Policy = nil, "hold" },
 	} {
 		fake.Set("d", func(st *gateway.Status) { st.Spec.Settings = full })
 		if out := must(t, dir, append([]string{"export", "--api", at, "set", "d"}, strings.Fields(flags)...)...); out != "" {

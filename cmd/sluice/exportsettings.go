@@ -24,7 +24,7 @@ type settingsFlags struct {
 
 func (f *settingsFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.onError, "on-error", "", "when the storage fails: hold (requests wait), error (they fail) or read-only (and changes are refused from then on) (default hold)")
+	flags.StringVar(&f.onError, "on-error", "", "when the storage fails: hold (requests wait), error (they fail) or read-only (and changes are refused from then on); default hold, but error for serve of a local file")
 	flags.DurationVar(&f.limit, "on-error-limit", 0, "how long hold lets requests wait; 0 for ever")
 	flags.BoolVar(&f.noSpace, "on-error-no-space", false, "a full medium is such a failure too")
 	flags.Int64Var(&f.readIOPS, "read-iops", 0, "reads a second at most; 0 without bound")
@@ -32,8 +32,8 @@ func (f *settingsFlags) add(cmd *cobra.Command) {
 	flags.Var(&f.readBytes, "read-bytes", "bytes read a second at most (10M); 0 without bound")
 	flags.Var(&f.writeBytes, "write-bytes", "bytes written a second at most (10M); 0 without bound")
 	flags.DurationVar(&f.burst, "burst", 0, "how much time's worth of requests may be saved up; 0 is 100ms")
-	flags.DurationVar(&f.slow, "slow-request", 0, "log requests that take longer; 0 is the daemon's default")
-	flags.StringArrayVar(&f.faults, "fault", nil, "rule that makes the export fail, for rehearsals; only where the daemon allows it (may be repeated)")
+	flags.DurationVar(&f.slow, "slow-request", 0, "log requests that take longer; 0 is the daemon's default, or never")
+	flags.StringArrayVar(&f.faults, "fault", nil, "rule that makes the export fail, for rehearsals; a daemon has to allow it (may be repeated)")
 	complete(cmd, "on-error", "hold", "error", "read-only")
 }
 

@@ -15,9 +15,10 @@ import (
 
 const exportStatsLong = `Count the requests of an export, or of all, since it was opened.
 
-For each operation that there was: how many requests were answered, their bytes,
-how many failed, the mean of the time that they took, the times that half and 99 of
-100 of them did not exceed, and how many are under way right now.`
+For each operation that there was, and the way it came (NBD or FUSE): how many
+requests were answered, their bytes, how many failed, the mean of the time that they
+took, the times that half and 99 of 100 of them did not exceed, and how many are
+under way right now.`
 
 const exportStatsExample = `  sluice export stats
   sluice export stats disk --json`
@@ -56,7 +57,7 @@ func newExportStats(f *apiFlags) *cobra.Command {
 
 func printStats(w io.Writer, all []gateway.Stats) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "OP\tREQUESTS\tBYTES\tERRORS\tMEAN\tP50\tP99\tNOW\tNAME") // Flush tells of errors
+	_, _ = fmt.Fprintln(t, "VIA\tOP\tREQUESTS\tBYTES\tERRORS\tMEAN\tP50\tP99\tNOW\tNAME") // Flush tells of errors
 	for _, s := range all {
 		name, idle := printable(s.Name), true
 		for _, op := range s.Ops {
@@ -64,11 +65,11 @@ func printStats(w io.Writer, all []gateway.Stats) error {
 				continue
 			}
 			idle = false
-			_, _ = fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%s\t%s\t%s\t%d\t%s\n", op.Op, op.Requests, size.Format(int64(op.Bytes)), op.Errors,
+			_, _ = fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%s\t%s\t%s\t%d\t%s\n", op.Protocol, op.Op, op.Requests, size.Format(int64(op.Bytes)), op.Errors,
 				latency(op.Seconds/float64(max(op.Requests, 1))), latency(op.P50), latency(op.P99), op.InFlight, name)
 		}
 		if idle {
-			_, _ = fmt.Fprintf(t, "-\t0\t0\t0\t-\t-\t-\t0\t%s\n", name)
+			_, _ = fmt.Fprintf(t, "-\t-\t0\t0\t0\t-\t-\t-\t0\t%s\n", name)
 		}
 	}
 	return t.Flush()

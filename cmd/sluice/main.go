@@ -12,6 +12,8 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -24,15 +26,26 @@ const (
 	exitUsage
 )
 
-func main() {
-	// The first signal ends the context, so that commands clean up; a second
-	// SIGINT or SIGTERM kills. Serving has an order of its own (serve.go).
-	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
+
+// ownSignals marks a command that says itself what signals mean to it.
+const ownSignals = "own-signals"
+
+// interruptible has the first signal end a command's context, so that it cleans up;
+// a second SIGINT or SIGTERM kills.
+func interruptible(cmd *cobra.Command) {
+	if _, own := cmd.Annotations[ownSignals]; own {
+		return
+	}
+	running := cmd.Context()
+	ctx, stop := signal.NotifyContext(running, endings()...)
 	context.AfterFunc(ctx, func() {
-		signal.Ignore(syscall.SIGHUP) // a terminal that is lost sends several
+		if running.Err() == nil { // it was a signal
+			signal.Ignore(syscall.SIGHUP) // a terminal that is lost sends several
+		}
 		stop()
 	})
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	cmd.SetContext(ctx)
 }
 
 // endings are the signals that ask for an end. SIGHUP says that the terminal is
@@ -51,6 +64,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

@@ -56,11 +56,14 @@ func newRoot() *cobra.Command {
 	flags.StringVar(&g.logLevel, "log-level", "info", "log to standard error from this level on: debug, info, warn or error")
 	flags.BoolVar(&g.logJSON, "log-json", false, "log JSON")
 	complete(root, "log-level", "debug", "info", "warn", "error")
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return g.setUpLog(cmd) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		interruptible(cmd)
+		return g.setUpLog(cmd)
+	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%w", err) })
 	root.SetVersionTemplate("sluice {{.Version}}\n")
 	root.AddCommand(
-		newCheck(g), newCompletion(), newCopy(g), newCreate(g), newExport(g), newInfo(g), newList(g), newMan(), newMap(g),
+		newCheck(g), newCompletion(), newCopy(g), newCreate(g), newDaemon(g), newExport(g), newInfo(g), newList(g), newMan(), newMap(g),
 		newRemove(g), newResize(g), newServe(g),
 	)
 	for _, cmd := range root.Commands() {
@@ -104,13 +107,18 @@ func (g *globals) setUpLog(cmd *cobra.Command) error {
 	if err := level.UnmarshalText([]byte(g.logLevel)); err != nil {
 		return usagef(cmd, "--log-level %s is none of debug, info, warn and error", g.logLevel)
 	}
+	g.logTo(cmd.ErrOrStderr(), level)
+	return nil
+}
+
+// logTo makes a default logger.
+func (g *globals) logTo(w io.Writer, level slog.Leveler) {
 	opts := &slog.HandlerOptions{Level: level}
-	var handler slog.Handler = slog.NewTextHandler(cmd.ErrOrStderr(), opts)
+	var handler slog.Handler = slog.NewTextHandler(w, opts)
 	if g.logJSON {
-		handler = slog.NewJSONHandler(cmd.ErrOrStderr(), opts)
+		handler = slog.NewJSONHandler(w, opts)
 	}
 	slog.SetDefault(slog.New(handler))
-	return nil
 }
 
 // printJSON writes v, indented, with a newline after it.

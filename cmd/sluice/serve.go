@@ -8,10 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -19,8 +17,10 @@ import (
 
 	"sluice/backends/location"
 	"sluice/block"
+	"sluice/filters/hold"
 	"sluice/gateway"
 	"sluice/gateway/endpoint"
+	"sluice/gateway/spec"
 	"sluice/metrics"
 	"sluice/nbd"
 )
@@ -62,6 +62,7 @@ type serveFlags struct {
 	nbd         []string
 	open        block.OpenOptions
 	fuse        fuseFlags
+	settings    settingsFlags
 	tls         tlsFlags
 	metrics     string
 	pprof       bool
@@ -84,6 +85,8 @@ func (f *serveFlags) command() *cobra.Command {
 		Example: serveExample,
 		Args:    exactly("the image's URL"),
 		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+
+		Annotations: map[string]string{ownSignals: ""},
 	}
 	flags := cmd.Flags()
 	formatFlag(cmd, &f.format, "format", "the image")
@@ -95,6 +98,7 @@ func (f *serveFlags) command() *cobra.Command {
 	flags.BoolVar(&f.open.Share, "share", false, "permit other writers at the same time, as QEMU's share-rw does")
 	flags.BoolVar(&f.open.Unlocked, "unlocked", false, "take no image lock: nothing keeps a second writer away")
 	f.fuse.add(cmd)
+	f.settings.add(cmd)
 	f.tls.add(cmd)
 	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics and /healthz over HTTP at HOST:PORT")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof beside the metrics")
@@ -156,17 +160,21 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	cfg := f.config(url)
+	cfg, err := f.config(cmd, url)
+	if err != nil {
+		return err
+	}
 	if err := f.tls.apply(cmd, &cfg); err != nil {
 		return err
 	}
-	stop, cut, release := f.signals(cmd.Context())
+	stop, cut, release := endSignals(cmd.Context(), endings()...)
 	defer release()
 	done, err := f.serveMetrics(stop, &cfg)
 	if err != nil {
 		return err
 	}
 	defer done()
+	f.open.Held = cfg.Hold && cfg.Settings.OnError.Hold().Mode == hold.Wait
 	if cfg.Device, err = openServed(stop, url, f.format, f.open); err != nil {
 		return err
 	}
@@ -188,16 +196,33 @@ func (f *serveFlags) run(cmd *cobra.Command, url string) error {
 }
 
 // config is what the flags say of the server itself.
-func (f *serveFlags) config(url string) gateway.SingleConfig {
+func (f *serveFlags) config(cmd *cobra.Command, url string) (gateway.SingleConfig, error) {
 	cfg := gateway.SingleConfig{
 		Object: location.Redact(url), Name: f.name, Description: f.description, ReadOnly: f.open.ReadOnly,
 		MaxConnections: f.connections, BusyPoll: f.busyPoll, DrainTimeout: f.shutdown, Logger: slog.Default(),
-		Stopping: func() { notify(daemon.SdNotifyStopping) },
+		Stopping: func() { notify(daemon.SdNotifyStopping) }, Hold: remote(url),
 	}
 	if f.busyPoll == 0 {
 		cfg.BusyPoll = -1 // 0 is the server's default
 	}
-	return cfg
+	var err error
+	if cfg.Settings, err = f.settings.settings(cmd); err != nil {
+		return cfg, err
+	}
+	s := spec.Spec{Name: "disk", URL: "/", Passthrough: f.fuse.passthrough, Settings: cfg.Settings}
+	if err := s.Check(); err != nil {
+		return cfg, usagef(cmd, "%w", errors.Unwrap(err))
+	}
+	return cfg, nil
+}
+
+// remote reports whether an image is on storage that can be away for a while.
+func remote(url string) bool {
+	switch location.Scheme(url) {
+	case "", "file", "mem":
+		return false
+	}
+	return true
 }
 
 // announceAndRun tells everybody who wants to know that clients can connect, and
@@ -248,44 +273,6 @@ func (f *serveFlags) announce(cmd *cobra.Command, uri string) {
 func notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		slog.Warn("cannot notify the service manager", "state", state, "err", err)
-	}
-}
-
-// signals gives two contexts: the first one ends with the first SIGTERM, SIGINT
-// or SIGHUP, the second one with the next SIGTERM or SIGINT. After that, those
-// kill. A terminal that is lost sends SIGHUP more than once: by the kernel and by
-// the shell.
-func (f *serveFlags) signals(parent context.Context) (stop, cut context.Context, release func()) {
-	stop, stopNow := context.WithCancel(parent)
-	cut, cutNow := context.WithCancel(context.WithoutCancel(parent))
-	signal.Ignore(syscall.SIGPIPE) // who read our output may leave, clients stay
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, endings()...)
-	over := make(chan struct{})
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for acts := []func(){stopNow, cutNow}; len(acts) > 0; {
-			select {
-			case s := <-signals:
-				if s == syscall.SIGHUP && len(acts) == 1 {
-					continue
-				}
-				slog.Debug("stopping", "signal", s.String())
-				acts[0]()
-				acts = acts[1:]
-			case <-over:
-				return
-			}
-		}
-		signal.Stop(signals)
-	}()
-	return stop, cut, func() {
-		signal.Stop(signals)
-		close(over)
-		<-ended
-		stopNow()
-		cutNow()
 	}
 }
 

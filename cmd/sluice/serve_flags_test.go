@@ -166,11 +166,12 @@ func TestServeConfig(t *testing.T) {
 		},
 	} {
 		f := &serveFlags{globals: &globals{}}
-		if err := f.command().ParseFlags(c.flags); err != nil {
+		cmd := f.command()
+		if err := cmd.ParseFlags(c.flags); err != nil {
 			t.Fatal(err)
 		}
-		cfg := f.config("disk.img")
-		if cfg.MaxConnections != c.connections || cfg.BusyPoll != c.busy || cfg.DrainTimeout != c.drain ||
+		cfg, err := f.config(cmd, "disk.img")
+		if err != nil || cfg.MaxConnections != c.connections || cfg.BusyPoll != c.busy || cfg.DrainTimeout != c.drain ||
 			cfg.Description != c.description || cfg.Name != c.name || cfg.Object != "disk.img" {
 			t.Errorf("%v: %+v", c.flags, cfg)
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // manuals describe the commands and their flags.
-var manuals = []string{"serve.md", "images.md", "exports.md"}
+var manuals = []string{"serve.md", "images.md", "exports.md", "daemon.md"}
 
 // commands gives the whole tree.
 func commands(root *cobra.Command) []*cobra.Command {
