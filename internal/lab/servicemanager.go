@@ -171,6 +171,13 @@ func (m *ServiceManager) Restart() time.Duration {
 	return time.Since(start)
 }
 
+// End ends the process with SIGTERM as a restart does: sockets and stored
+// descriptors stay. It returns what the process' Stop returns.
+func (m *ServiceManager) End() error {
+	m.t.Helper()
+	return m.proc.Stop()
+}
+
 // Stop ends the service with SIGTERM and forgets what it stored. It returns what
 // the process' Stop returns.
 func (m *ServiceManager) Stop() error {
