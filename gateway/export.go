@@ -212,7 +212,7 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 	e.mu.Lock()
 	if n := e.clients; n > 0 && !force {
 		e.mu.Unlock()
-		return block.Errorf(block.Busy, "remove export", e.name, -1, "%d NBD clients are connected", n)
+		return block.Errorf(block.Busy, "remove export", e.name, -1, "it has %d NBD client(s)", n)
 	}
 	e.gone = true
 	s := e.spec

@@ -167,6 +167,9 @@ func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) 
 	if location.Scheme(s.URL) == "" && !filepath.IsAbs(s.URL) { // the folder of a daemon is nobody's business
 		return nil, block.Errorf(block.Invalid, "check export", s.Name, -1, "url is neither an absolute path nor a URL")
 	}
+	if len(s.Allow) > 0 && (g.cfg.Server.TLS == nil || g.cfg.Server.TLS.ClientCAs == nil) {
+		return nil, block.Errorf(block.Invalid, "check export", s.Name, -1, "allow: the daemon asks NBD clients for no certificates (tls.ca)")
+	}
 	rules, err := g.rules(s.Name, s.Settings)
 	if err != nil {
 		return nil, err

@@ -233,6 +233,7 @@ func TestRestore(t *testing.T) {
 		{Name: "bad5", URL: h.image("e.qcow2", 1)},
 		{Name: "no/slash", URL: "mem://1M"},
 		{Name: "bad7", URL: "here.img"},
+		{Name: "bad8", URL: "mem://1M", Allow: []string{"host1"}},
 		{Name: "bad6", URL: "mem://1M", Settings: spec.Settings{Faults: []string{"read:error=io"}}},
 	}
 	for _, s := range bad {

@@ -117,6 +117,9 @@ func (f *daemonFlags) load(cmd *cobra.Command) (*config.Config, error) {
 	}{
 		"state": {f.state, &cfg.State}, "fuse": {f.fuse, &cfg.FUSE}, "metrics": {f.metrics, &cfg.Metrics}, "log-level": {f.logLevel, &cfg.LogLevel},
 	} {
+		if given(flag) && to.from == "" {
+			return nil, usagef(cmd, "--%s: nothing is given", flag)
+		}
 		if given(flag) {
 			*to.key = to.from
 		}

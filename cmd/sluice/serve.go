@@ -110,7 +110,7 @@ func (f *serveFlags) command() *cobra.Command {
 }
 
 // check refuses flags that make no sense, and reads where to listen.
-func (f *serveFlags) check(cmd *cobra.Command) error {
+func (f *serveFlags) check(cmd *cobra.Command, url string) error {
 	switch {
 	case f.connections < 0:
 		return usagef(cmd, "--max-connections %d is negative", f.connections)
@@ -124,7 +124,7 @@ func (f *serveFlags) check(cmd *cobra.Command) error {
 	if err := f.checkMetrics(cmd); err != nil {
 		return err
 	}
-	if err := f.fuse.check(cmd); err != nil {
+	if err := f.fuse.check(cmd, f.name, url); err != nil {
 		return err
 	}
 	if err := new(nbd.Exports).Add(&nbd.Export{Name: f.name}); err != nil {
@@ -157,7 +157,7 @@ func (f *serveFlags) checkMetrics(cmd *cobra.Command) error {
 
 // run serves from the opening of the image to its closing.
 func (f *serveFlags) run(cmd *cobra.Command, url string) error {
-	if err := f.check(cmd); err != nil {
+	if err := f.check(cmd, url); err != nil {
 		return err
 	}
 	cfg, err := f.config(cmd, url)

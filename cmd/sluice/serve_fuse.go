@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"path"
 	"strings"
@@ -18,6 +19,8 @@ import (
 type fuseFlags struct {
 	dir         string
 	passthrough bool
+
+	file string // its name, set by check
 }
 
 func (f *fuseFlags) add(cmd *cobra.Command) {
@@ -29,10 +32,22 @@ func (f *fuseFlags) add(cmd *cobra.Command) {
 	}
 }
 
-// check refuses what makes no sense.
-func (f *fuseFlags) check(cmd *cobra.Command) error {
-	if f.passthrough && f.dir == "" {
+// check refuses what makes no sense. name is the export's.
+func (f *fuseFlags) check(cmd *cobra.Command, name, url string) error {
+	switch {
+	case f.passthrough && f.dir == "":
 		return usagef(cmd, "--fuse-passthrough needs --fuse DIR")
+	case f.dir == "" && cmd.Flags().Changed("fuse"):
+		return usagef(cmd, "--fuse: no folder is given")
+	case f.dir == "":
+		return nil
+	}
+	f.file = name
+	if name == "" {
+		f.file = fileName(url)
+	}
+	if err := spec.CheckName(f.file); err != nil {
+		return usagef(cmd, "--name: %w", errors.Unwrap(err))
 	}
 	return nil
 }
@@ -42,13 +57,6 @@ func (f *fuseFlags) mount(cfg *gateway.SingleConfig, url, format string) error {
 	if f.dir == "" {
 		return nil
 	}
-	name := cfg.Name
-	if name == "" {
-		name = fileName(url)
-	}
-	if err := spec.CheckName(name); err != nil {
-		return err
-	}
 	if f.passthrough && !cfg.Device.Info().Has(block.CapFileRange) {
 		return block.Errorf(block.Unsupported, "serve", cfg.Object, -1, "--fuse-passthrough needs a raw image in a local file")
 	}
@@ -56,7 +64,7 @@ func (f *fuseFlags) mount(cfg *gateway.SingleConfig, url, format string) error {
 	if err != nil {
 		return err
 	}
-	cfg.Files, cfg.File, cfg.Passthrough = files, name, f.passthrough
+	cfg.Files, cfg.File, cfg.Passthrough = files, f.file, f.passthrough
 	cfg.Xattrs = map[string]string{
 		"user.sluice.format": formatGiven(format).Of(url), "user.sluice.url": location.Redact(url),
 	}

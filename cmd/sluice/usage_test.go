@@ -32,6 +32,9 @@ func TestWrongUsage(t *testing.T) {
 		"serve a.img --tls-cert x --tls-key y --tls-allow z", "serve a.img --pprof", "serve a.img --max-connections -1",
 		"serve a.img --shutdown-timeout -1s", "serve a.img --metrics 9808", "serve a.img --metrics :9808", "serve a.img --metrics 127.0.0.1:999999",
 		"serve a.img --metrics 127.0.0.1:", "serve x.img --nbd nowhere", "serve a.img --name " + strings.Repeat("n", 4097),
+		"serve a.img --fuse=", "serve a.img --fuse-passthrough", "serve a.img --fuse m --name a/b", "serve a.img --fuse m --fuse-passthrough --read-iops 5",
+		"serve a.img --read-iops -1", "serve a.img --on-error maybe", "serve a.img --fault read", "serve a.img --write-bytes 1X",
+		"daemon x", "daemon --state=", "daemon --nbd nowhere", "daemon --api tcp:127.0.0.1:1", "daemon --metrics 9808",
 		"serve a.img --nbd unix:" + strings.Repeat("s", 200), "completion", "completion csh", "man", "info a.img --log-level loud", "info gopher://x/y",
 	} {
 		o := sluice(t, dir, strings.Fields(line)...)
