@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -83,8 +84,9 @@ func (l *loop) end() {
 	}
 	l.leaving.Store(true)
 	poked := make(chan bool, 1)
+	var late <-chan time.Time
 	for poking := false; l.alive.Load() > 0; {
-		if !poking && l.waiting.Load() > 0 {
+		if !poking && late == nil && l.waiting.Load() > 0 {
 			poking = true
 			// Not waited for: when the reader that waited takes something else
 			// first, nobody is left for the poke. It stays with the kernel then,
@@ -95,13 +97,20 @@ func (l *loop) end() {
 		case <-l.left:
 		case reached := <-poked:
 			if poking = false; !reached {
-				l.endDeaf()
-				return
+				// The end of the connection, after an unmount, wakes them too,
+				// unless the mount is in another namespace as well.
+				late = time.After(wakeWait)
 			}
+		case <-late:
+			l.endDeaf()
+			return
 		}
 	}
 	l.running.Wait()
 }
+
+// wakeWait is how long readers have to notice that their connection has ended.
+const wakeWait = time.Second
 
 // endDeaf waits for the readers that are at work. Those that cannot be woken are
 // left behind: what they read later they drop, and the kernel sends it to the next

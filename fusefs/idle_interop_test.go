@@ -3,7 +3,9 @@
 package fusefs
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -25,5 +27,26 @@ func TestDetachIdle(t *testing.T) {
 	}
 	if err := fs.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A file system that is closed as soon as it is mounted, again and again: no reader is
+// left behind, and none complains.
+func TestCloseAtOnce(t *testing.T) {
+	var log bytes.Buffer
+	for range 50 {
+		fs, err := Mount(Config{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := fs.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := fs.loop.alive.Load(); n != 0 {
+			t.Fatalf("%d readers are left", n)
+		}
+	}
+	if log.Len() > 0 {
+		t.Error(log.String())
 	}
 }

@@ -140,7 +140,7 @@ func (l *loop) read() {
 		in, err := l.next(r)
 		if err != nil {
 			l.leaving.Store(true)
-			if !gone(err) {
+			if !gone(err) && !l.deaf.Load() {
 				l.fail("reading from the kernel", err)
 			}
 			return

@@ -29,7 +29,7 @@ func TestFioSeesAStall(t *testing.T) {
 	server.Signal(syscall.SIGCONT)
 	r := fio.Finish()
 	t.Logf("%+v", r)
-	if r.Longest() < pause-10*time.Millisecond || r.Longest() > 10*pause {
+	if r.Longest() < pause*3/4 /* no request may be under way when it stops */ || r.Longest() > 10*pause {
 		t.Errorf("the longest request took %v, the server stood for %v", r.Longest(), pause)
 	}
 	if err := server.Stop(); err != nil {
