@@ -2,7 +2,6 @@ package fault
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -444,26 +443,6 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkRead compares RAM itself with RAM under the filter.
 func BenchmarkRead(b *testing.B) {
-	for _, c := range []struct {
-		name string
-		wrap filtertest.Wrap
-	}{
-		{"bare", func(d block.Device) block.Device { return d }},
-		{"no-rules", under(b)},
-		{"another-rule", under(b, "write:error=io")},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			d := c.wrap(filtertest.NewMem(b, 1<<20))
-			defer filtertest.Close(b, d)
-			p := make([]byte, 512)
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := d.ReadAt(context.Background(), p, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
+	filtertest.Ways{"no-rules": under(b), "another-rule": under(b, "write:error=io")}.BenchmarkRead(b)
 }

@@ -3,7 +3,7 @@
 //
 //   - [Ways] says how a filter is put on a Device, once for each setting that a
 //     suite is to run with; its methods run the suite on RAM, on a Device without
-//     powers, on a file, and over power cuts.
+//     powers, on a file, and over power cuts, and compare what reads cost.
 //   - [Powers] and [Reach] prove what becomes of each power of the Device below,
 //     [NoAllocations] what requests cost.
 //   - [Full], [Poor] and [ReadOnly] are Devices with all powers, none, and none

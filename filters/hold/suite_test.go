@@ -62,17 +62,4 @@ func TestNoAllocationsWhileAllIsWell(t *testing.T) {
 	filtertest.NoAllocations(t, held(filtertest.NewMem(t, 1<<20)))
 }
 
-func BenchmarkRead(b *testing.B) {
-	below := filtertest.NewMem(b, 1<<20)
-	for name, d := range map[string]block.Device{"plain": below, "held": New(below, Config{})} {
-		p, ctx := make([]byte, 512), b.Context()
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := d.ReadAt(ctx, p, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
+func BenchmarkRead(b *testing.B) { filtertest.Ways{"held": held}.BenchmarkRead(b) }

@@ -46,36 +46,6 @@ func TestNoAllocations(t *testing.T) {
 }
 
 func BenchmarkRead(b *testing.B) {
-	for _, c := range []struct {
-		name string
-		wrap filtertest.Wrap
-	}{
-		{"plain", func(d block.Device) block.Device { return d }},
-		{"observed", unwatched},
-		{"watched", func(d block.Device) block.Device { return New(d, Config{Slow: time.Second}) }},
-	} {
-		d := c.wrap(filtertest.NewMem(b, 1<<20))
-		b.Run(c.name, func(b *testing.B) {
-			p, ctx := make([]byte, 512), b.Context()
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := d.ReadAt(ctx, p, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(c.name+"/parallel", func(b *testing.B) {
-			b.RunParallel(func(pb *testing.PB) {
-				p, ctx := make([]byte, 512), b.Context()
-				for pb.Next() {
-					if err := d.ReadAt(ctx, p, 0); err != nil {
-						b.Error(err)
-					}
-				}
-			})
-		})
-		if err := d.Close(); err != nil {
-			b.Error(err)
-		}
-	}
+	watched := func(below block.Device) block.Device { return New(below, Config{Slow: time.Second}) }
+	filtertest.Ways{"observed": unwatched, "watched": watched}.BenchmarkRead(b)
 }

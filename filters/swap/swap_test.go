@@ -39,8 +39,10 @@ func few(t testing.TB, size int64) block.Device {
 	return filtertest.Poor{Device: filtertest.NewMem(t, size), Keep: block.CapFlush | block.CapMultiConn}
 }
 
+// swapped puts the filter on a Device.
+func swapped(below block.Device) block.Device { return New(below) }
+
 func TestSuite(t *testing.T) {
-	swapped := func(below block.Device) block.Device { return New(below) }
 	filtertest.Ways{"mem": swapped}.OnMemory(t)
 	filtertest.Ways{"few": swapped}.OnFewPowers(t)
 	filtertest.Ways{"file": swapped}.OnFile(t, block.OpenOptions{})
@@ -392,23 +394,4 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-func BenchmarkRead(b *testing.B) {
-	for _, c := range []struct {
-		name string
-		wrap func(block.Device) block.Device
-	}{
-		{"bare", func(d block.Device) block.Device { return d }},
-		{"swap", func(d block.Device) block.Device { return New(d) }},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			d := c.wrap(filtertest.NewMem(b, 1<<20))
-			p := make([]byte, 512)
-			for b.Loop() {
-				if err := d.ReadAt(ctx, p, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-			_ = d.Close()
-		})
-	}
-}
+func BenchmarkRead(b *testing.B) { filtertest.Ways{"swap": swapped}.BenchmarkRead(b) }

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/block"
 	"sluice/filters/filtertest"
 )
 
@@ -38,26 +37,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkRead compares RAM itself with RAM under the filter.
 func BenchmarkRead(b *testing.B) {
-	for _, c := range []struct {
-		name string
-		wrap filtertest.Wrap
-	}{
-		{"bare", func(d block.Device) block.Device { return d }},
-		{"no-limits", under(Limits{})},
-		{"not-reached", under(Limits{Read: Rate{IOPS: 1e12, Bytes: 1e18}})},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			d := c.wrap(filtertest.NewMem(b, 1<<20))
-			defer filtertest.Close(b, d)
-			p := make([]byte, 512)
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := d.ReadAt(ctx, p, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
+	far := Limits{Read: Rate{IOPS: 1e12, Bytes: 1e18}}
+	filtertest.Ways{"no-limits": under(Limits{}), "not-reached": under(far)}.BenchmarkRead(b)
 }
