@@ -37,15 +37,7 @@ func api(t *testing.T) (fake *apitest.Fake, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httpapi.New(httpapi.Config{Gateway: fake, Version: "v1", Started: apitest.Start})
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(l) }()
-	t.Cleanup(func() {
-		srv.Close()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	apitest.Serve(t, httpapi.New(httpapi.Config{Gateway: fake, Version: "v1", Started: apitest.Start}), l)
 	return fake, address
 }
 

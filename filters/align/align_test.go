@@ -5,15 +5,14 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"sync"
 	"testing"
 	"unsafe"
 
-	"sluice/backends/file"
 	"sluice/backends/mem"
 	"sluice/block"
 	"sluice/block/blocktest"
+	"sluice/filters/filtertest"
 )
 
 var ctx = context.Background()
@@ -27,11 +26,7 @@ type coarse struct {
 
 func newCoarse(t testing.TB, size, unit int64) *coarse {
 	t.Helper()
-	d, err := mem.New(size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &coarse{Device: d, unit: unit}
+	return &coarse{Device: filtertest.NewMem(t, size), unit: unit}
 }
 
 func (c *coarse) Info() block.Info {
@@ -96,60 +91,22 @@ func TestSuiteOnMemory(t *testing.T) {
 	}
 }
 
+var ways = filtertest.Ways{"": New}
+
 // With the power cut below the filter: what was flushed, or written with FUA in
 // parts of blocks, is there.
-func TestSuiteWithCrashes(t *testing.T) {
-	var last *blocktest.CrashDevice
-	rng := rand.New(rand.NewPCG(1, 1))
-	blocktest.Suite{
-		Open: func(testing.TB) block.Device {
-			last = blocktest.NewCrashDevice(512<<10, 4096)
-			return New(last)
-		},
-		Crash: func(testing.TB) block.Device { return New(last.Crash(rng)) },
-	}.Run(t)
-}
+func TestSuiteWithCrashes(t *testing.T) { ways.WithCrashes(t, 4096) }
 
 func TestSuiteOnDirectFile(t *testing.T) {
-	dir := t.TempDir()
-	store, err := file.OpenStore(ctx, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = store.Close() }()
-	n := 0
-	open := func(t testing.TB) block.Device {
-		d, err := file.Open(ctx, filepath.Join(dir, fmt.Sprint(n)), block.OpenOptions{Direct: true, Share: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return New(d)
-	}
-	blocktest.Suite{
-		Open: func(t testing.TB) block.Device {
-			n++
-			if err := store.Create(ctx, fmt.Sprint(n), block.CreateOptions{Size: 1 << 20}); err != nil {
-				t.Fatal(err)
-			}
-			return open(t)
-		},
-		Reopen: open,
-		// Two filters on one file do not know of each other's blocks.
-		NoMultiConn: true,
-	}.Run(t)
+	ways.OnFile(t, block.OpenOptions{Direct: true, Share: true})
 }
 
 func TestByteDeviceStaysAsItIs(t *testing.T) {
-	d, err := mem.New(4096)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := filtertest.NewMem(t, 4096)
 	if New(d) != block.Device(d) {
 		t.Error("a filter that does nothing was put on top")
 	}
-	if err := d.Close(); err != nil {
-		t.Error(err)
-	}
+	filtertest.Close(t, d)
 }
 
 func TestPowersOfTheDeviceBelow(t *testing.T) {

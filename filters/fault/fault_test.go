@@ -2,15 +2,14 @@ package fault
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
 
-	"sluice/backends/mem"
 	"sluice/block"
 	"sluice/block/blocktest"
+	"sluice/filters/filtertest"
 )
 
 // filled gives n bytes of v.
@@ -82,21 +81,21 @@ func TestErrors(t *testing.T) {
 				t.Errorf("a failed resize has resized")
 			}
 			holds(t, below, 0, filled(1, 16384), "after calls that failed")
-			closeDevice(t, d)
+			filtertest.Close(t, d)
 		}
 	}
 }
 
 func TestErrorLeavesExtentsAlone(t *testing.T) {
-	below := &full{Device: newMem(t, 1<<20)}
+	below := filtertest.NewFull(t, 1<<20)
 	d := New(below)
-	defer closeDevice(t, d)
+	defer filtertest.Close(t, d)
 	d.SetRules(parsed(t, "extents:error=io"))
 	room := make([]block.Extent, 1, 4)
 	if got, err := d.Extents(ctx, 0, 512, room); block.KindOf(err) != block.IO || len(got) != 1 {
 		t.Errorf("%v, %v", got, err)
 	}
-	if got, err := d.BitmapExtents(ctx, "monday", 0, 512, room); block.KindOf(err) != block.IO || len(got) != 1 {
+	if got, err := d.BitmapExtents(ctx, filtertest.FullBitmap, 0, 512, room); block.KindOf(err) != block.IO || len(got) != 1 {
 		t.Errorf("%v, %v", got, err)
 	}
 }
@@ -153,7 +152,7 @@ func TestTornWrites(t *testing.T) {
 				t.Errorf("%s: never a prefix of %d in %v", c.rule, k, seen)
 			}
 		}
-		closeDevice(t, d)
+		filtertest.Close(t, d)
 	}
 }
 
@@ -161,7 +160,7 @@ func TestTornWrites(t *testing.T) {
 func TestTornFUA(t *testing.T) {
 	below := blocktest.NewCrashDevice(4096, 1)
 	d := New(below)
-	defer closeDevice(t, d)
+	defer filtertest.Close(t, d)
 	d.SetRules(parsed(t, "write:torn=1K"))
 	if err := d.WriteAt(ctx, filled(2, 4096), 0, block.FUA); block.KindOf(err) != block.IO {
 		t.Errorf("got %v", err)
@@ -186,7 +185,7 @@ func TestDroppedChanges(t *testing.T) {
 			t.Error(err)
 		}
 		holds(t, d, 0, append(filled(3, 512), filled(1, 1000)...), "a write beside the range")
-		closeDevice(t, d)
+		filtertest.Close(t, d)
 	}
 }
 
@@ -209,7 +208,7 @@ func TestDropKeepsRefusals(t *testing.T) {
 	refusals(block.OutOfRange, -512, 0)
 	refusals(block.Invalid, 0, 0x80)
 	refusals(block.OK, 0, block.FUA)
-	closeDevice(t, d)
+	filtertest.Close(t, d)
 	refusals(block.Closed, 0, 0)
 	if err := d.Flush(ctx); block.KindOf(err) != block.Closed {
 		t.Errorf("flush after close: %v", err)
@@ -241,21 +240,8 @@ func TestDroppedFlush(t *testing.T) {
 		}
 		holds(t, d, 0, filled(2, 4096), "before the crash")
 		holds(t, below.Crash(nil), 0, want, fmt.Sprintf("after the crash, lying %v", lying))
-		closeDevice(t, d)
+		filtertest.Close(t, d)
 	}
-}
-
-// readOnly is a Device that takes no changes.
-type readOnly struct{ block.Device }
-
-func (r readOnly) Info() block.Info {
-	info := r.Device.Info()
-	info.ReadOnly, info.Caps = true, 0
-	return info
-}
-
-func (r readOnly) WriteAt(_ context.Context, _ []byte, off int64, _ block.Flags) error {
-	return block.Errorf(block.ReadOnly, "write", "", off, "")
 }
 
 // Rules are for neither what is empty nor changes of a read-only Device.
@@ -271,13 +257,13 @@ func TestNoRulesForWhatDoesNothing(t *testing.T) {
 			t.Errorf("empty %s: %v", name, err)
 		}
 	}
-	closeDevice(t, d)
-	d = New(readOnly{newMem(t, 4096)})
+	filtertest.Close(t, d)
+	d = New(filtertest.ReadOnly{Device: filtertest.NewMem(t, 4096)})
 	d.SetRules(parsed(t, "write:drop"))
 	if err := d.WriteAt(ctx, make([]byte, 512), 0, 0); block.KindOf(err) != block.ReadOnly {
 		t.Errorf("a write to a read-only disk: %v", err)
 	}
-	closeDevice(t, d)
+	filtertest.Close(t, d)
 }
 
 func TestRange(t *testing.T) {
@@ -305,7 +291,7 @@ func TestRange(t *testing.T) {
 		if err := d.Flush(ctx); err != nil {
 			t.Errorf("%s: a flush has no range and fails: %v", c.rule, err)
 		}
-		closeDevice(t, d)
+		filtertest.Close(t, d)
 	}
 }
 
@@ -349,7 +335,7 @@ func TestAfterAndCount(t *testing.T) {
 		if int(total) != 10-strings.Count(want, ".") {
 			t.Errorf("%s: counted %+v", rules, d.Counts())
 		}
-		closeDevice(t, d)
+		filtertest.Close(t, d)
 	}
 }
 
@@ -357,7 +343,7 @@ func TestAfterAndCount(t *testing.T) {
 func TestProbabilityRepeats(t *testing.T) {
 	run := func(rule string) string {
 		d, _ := newDevice(t, 8192, rule)
-		defer closeDevice(t, d)
+		defer filtertest.Close(t, d)
 		first := fires(t, d, 1000)
 		d.SetRules(d.Rules())
 		if again := fires(t, d, 1000); again != first {
@@ -373,7 +359,7 @@ func TestProbabilityRepeats(t *testing.T) {
 		t.Errorf("%d of 1000 with probability 0.1", n)
 	}
 	d, _ := newDevice(t, 8192, "read:error=io,probability=0.5", "read:error=busy,probability=0.5")
-	defer closeDevice(t, d)
+	defer filtertest.Close(t, d)
 	if got := fires(t, d, 200); !strings.Contains(got, "i") || !strings.Contains(got, "b") || !strings.Contains(got, ".") {
 		t.Errorf("two rules draw the same: %s", got)
 	}
@@ -386,7 +372,7 @@ func TestContentFollowsFromTheErrors(t *testing.T) {
 	d, below := newDevice(t, size,
 		"write:torn,probability=0.2", "write:error=transient,probability=0.2", "write:drop,range=0-8K",
 		"zero:error=io,probability=0.3", "zero:drop,range=32K-40K")
-	defer closeDevice(t, d)
+	defer filtertest.Close(t, d)
 	rng := rand.New(rand.NewPCG(4, 2))
 	model := make([]byte, size)
 	for i := range 2000 {
@@ -431,7 +417,7 @@ func tornAfter(t *testing.T, err error) (n int64) {
 
 func TestPassesThroughWithoutRules(t *testing.T) {
 	d, below := newDevice(t, 8192, "any:error=io")
-	defer closeDevice(t, d)
+	defer filtertest.Close(t, d)
 	d.SetRules(nil)
 	if len(d.Rules()) != 0 || len(d.Counts()) != 0 {
 		t.Errorf("rules are left: %v", d.Rules())
@@ -453,37 +439,10 @@ func TestRequestsAllocateNothing(t *testing.T) {
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
-		closeDevice(t, d)
+		filtertest.Close(t, d)
 	}
 }
 
-// BenchmarkRead compares RAM itself with RAM under the filter.
 func BenchmarkRead(b *testing.B) {
-	under := func(rules ...string) func(*mem.Device) block.Device {
-		return func(d *mem.Device) block.Device {
-			f := New(d)
-			f.SetRules(parsed(b, rules...))
-			return f
-		}
-	}
-	for _, c := range []struct {
-		name string
-		wrap func(*mem.Device) block.Device
-	}{
-		{"bare", func(d *mem.Device) block.Device { return d }},
-		{"no-rules", under()},
-		{"another-rule", under("write:error=io")},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			d := c.wrap(newMem(b, 1<<20))
-			defer closeDevice(b, d)
-			p := make([]byte, 512)
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := d.ReadAt(context.Background(), p, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
+	filtertest.Ways{"no-rules": under(b), "another-rule": under(b, "write:error=io")}.BenchmarkRead(b)
 }

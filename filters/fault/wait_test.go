@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/block"
+	"sluice/filters/filtertest"
 )
 
 // start makes a call in the background and returns when it waits or is over. The
@@ -35,7 +36,7 @@ func bubble(t *testing.T, test func(t *testing.T, d *Device), rules ...string) {
 	synctest.Test(t, func(t *testing.T) {
 		d, below := newDevice(t, 16384, rules...)
 		old(t, below)
-		defer closeDevice(t, d)
+		defer filtertest.Close(t, d)
 		test(t, d)
 	})
 }
@@ -117,7 +118,7 @@ func TestClosingEndsWaiting(t *testing.T) {
 			bubble(t, func(t *testing.T, d *Device) {
 				result := start(func() error { return calls[op](d) })
 				time.Sleep(time.Second)
-				closeDevice(t, d)
+				filtertest.Close(t, d)
 				ended(t, result, block.Closed, time.Second, string(op)+" with "+rule)
 				ended(t, start(func() error { return calls[op](d) }), block.Closed, 0, string(op)+" after close")
 			}, rule)

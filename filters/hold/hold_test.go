@@ -12,6 +12,7 @@ import (
 
 	"sluice/block"
 	"sluice/block/blocktest"
+	"sluice/filters/filtertest"
 )
 
 // TestOutage: each operation waits for 20 s and works; one alone asks the storage
@@ -150,7 +151,7 @@ func TestLimit(t *testing.T) {
 // TestLimitOfAHungAttempt: an attempt that hangs ends with the request's time.
 func TestLimitOfAHungAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &sulky{Device: ram(t, 1<<20)}
+		s := &sulky{Device: filtertest.NewMem(t, 1<<20)}
 		s.fail.Store(true)
 		d := New(s, Config{Policy: Policy{Limit: 5 * time.Second}})
 		c := begin("write", func() error { return d.WriteAt(t.Context(), make([]byte, 512), 0, 0) })
@@ -322,7 +323,7 @@ func TestOthersAreUnaffected(t *testing.T) {
 		b.set(away)
 		held := b.read(0)
 		synctest.Wait()
-		other := New(ram(t, 1<<20), Config{})
+		other := New(filtertest.NewMem(t, 1<<20), Config{})
 		if err := other.WriteAt(t.Context(), make([]byte, 512), 0, 0); err != nil {
 			t.Error(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/block"
+	"sluice/filters/filtertest"
 	"sluice/nbd"
 )
 
@@ -51,7 +52,7 @@ func (s *server) kill() {
 // has patience, is a wait; but that it may have lost writes is told to everybody
 // who flushes then.
 func TestNBDServerRestarts(t *testing.T) {
-	s := &server{t: t, socket: filepath.Join(t.TempDir(), "s"), disk: ram(t, 1<<20)}
+	s := &server{t: t, socket: filepath.Join(t.TempDir(), "s"), disk: filtertest.NewMem(t, 1<<20)}
 	s.start()
 	c, err := nbd.Dial(t.Context(), "nbd+unix:///?socket="+s.socket, nbd.ClientConfig{Reconnect: nbd.ReconnectFor(50 * time.Millisecond)})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"sluice/block"
 	"sluice/block/blocktest"
+	"sluice/filters/filtertest"
 )
 
 var full = block.Errorf(block.NoSpace, "write", "volume", 0, "")
@@ -289,8 +290,9 @@ func TestLossIsToldToAllThatFlush(t *testing.T) {
 // where the storage is found to be away.
 func TestWithoutWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		below := every{ram(t, 1<<20), block.CapNowait | block.CapFileRange}
-		d := New(&nowait{every: below}, Config{})
+		below := filtertest.NewFull(t, 1<<20)
+		below.Caps = block.CapNowait | block.CapFileRange
+		d := New(&nowait{Full: below}, Config{})
 		r := block.Resolve(d)
 		p := make([]byte, 512)
 		if _, ok := r.Ranger.PinRange(0, 512); !ok || r.Nowaiter.ReadNowait(p, 0) != nil {
@@ -323,7 +325,7 @@ func TestWithoutWaiting(t *testing.T) {
 
 // nowait fails reads as it is told.
 type nowait struct {
-	every
+	*filtertest.Full
 	err atomic.Pointer[error]
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"sluice/block"
 	"sluice/block/blocktest"
+	"sluice/filters/filtertest"
 	"sluice/nbd"
 )
 
@@ -71,8 +72,7 @@ func TestOpsAreThoseOfNBD(t *testing.T) {
 func TestEachOperationIsToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := &recorder{}
-		slow := blocktest.NewFaultDevice(every{ram(t, 1<<20), block.CapZero | block.CapDiscard | block.CapExtents | block.CapPrefetch |
-			block.CapBitmaps | block.CapResize | block.CapNowait}, blocktest.Delay(2*time.Second), nil)
+		slow := blocktest.NewFaultDevice(filtertest.NewFull(t, 1<<20), blocktest.Delay(2*time.Second), nil)
 		d := New(slow, Config{Observer: rec})
 		r, ctx := block.Resolve(d), t.Context()
 		dst := make([]block.Extent, 0, 4)
@@ -84,7 +84,7 @@ func TestEachOperationIsToldOf(t *testing.T) {
 			func() error { return r.Zeroer.WriteZeroes(ctx, 0, 103, block.MayUnmap) },
 			func() error { return r.Prefetch.Prefetch(ctx, 0, 104) },
 			func() error { _, err := r.Extenter.Extents(ctx, 0, 105, dst); return err },
-			func() error { _, err := r.Bitmapper.BitmapExtents(ctx, "b", 0, 106, dst); return err },
+			func() error { _, err := r.Bitmapper.BitmapExtents(ctx, filtertest.FullBitmap, 0, 106, dst); return err },
 			func() error { return r.Nowaiter.ReadNowait(make([]byte, 107), 0) },
 			func() error { return r.Resizer.Resize(ctx, 1<<19) },
 		} {
@@ -113,7 +113,7 @@ func TestEachOperationIsToldOf(t *testing.T) {
 // twice.
 func TestReadsThatWouldWait(t *testing.T) {
 	rec := &recorder{}
-	below := blocktest.NewFaultDevice(ram(t, 4096), blocktest.Nth(1, blocktest.Always(block.ErrWouldBlock)), nil)
+	below := blocktest.NewFaultDevice(filtertest.NewMem(t, 4096), blocktest.Nth(1, blocktest.Always(block.ErrWouldBlock)), nil)
 	d := New(below, Config{Observer: rec})
 	r := block.Resolve(d)
 	if err := r.Nowaiter.ReadNowait(make([]byte, 5), 0); err != block.ErrWouldBlock {
@@ -133,9 +133,19 @@ func TestReadsThatWouldWait(t *testing.T) {
 	}
 }
 
+// half pins the first half of a range, and none of a single byte.
+type half struct{ *filtertest.Full }
+
+func (h half) PinRange(off, n int64) (block.FileRange, bool) {
+	if n < 2 {
+		return block.FileRange{}, false
+	}
+	return h.Full.PinRange(off, n/2)
+}
+
 func TestPinnedBytesAreNoRequests(t *testing.T) {
 	rec := &recorder{}
-	d := New(every{ram(t, 4096), block.CapFileRange}, Config{Observer: rec})
+	d := New(half{filtertest.NewFull(t, 4096)}, Config{Observer: rec})
 	r := block.Resolve(d).Ranger
 	if got, ok := r.PinRange(0, 1000); !ok || got.Len != 500 {
 		t.Error(got, ok)
@@ -201,7 +211,7 @@ func slowly(t *testing.T, run func(t *testing.T, d *Device, log *logged)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		log := &logged{}
-		d := New(wait{plain{ram(t, 1<<20)}}, Config{Object: "disk", Layer: "storage", Slow: 2 * time.Second, Log: log.logger()})
+		d := New(wait{filtertest.Poor{Device: filtertest.NewMem(t, 1<<20)}}, Config{Object: "disk", Layer: "storage", Slow: 2 * time.Second, Log: log.logger()})
 		run(t, d, log)
 		if err := d.Close(); err != nil {
 			t.Error(err)

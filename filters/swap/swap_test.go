@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,89 +15,38 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/backends/file"
-	"sluice/backends/mem"
 	"sluice/block"
 	"sluice/block/blocktest"
+	"sluice/filters/filtertest"
 )
 
 var ctx = context.Background()
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newMem(t testing.TB, size int64) *mem.Device {
-	t.Helper()
-	d, err := mem.New(size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
 func newFile(t testing.TB, size int64) block.Device {
 	t.Helper()
-	return openFile(t, newImage(t, size))
-}
-
-func newImage(t testing.TB, size int64) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(path, size); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-func openFile(t testing.TB, path string) block.Device {
-	t.Helper()
-	d, err := file.Open(ctx, path, block.OpenOptions{})
+	d, err := file.Open(ctx, filtertest.NewImage(t, size), block.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d
 }
 
-// few is a Device without any power: what mem has besides the five methods is
-// neither claimed nor to be found.
-type few struct{ dev *mem.Device }
+// few makes a Device without the powers that are made up for after an exchange.
+func few(t testing.TB, size int64) block.Device {
+	t.Helper()
+	return filtertest.Poor{Device: filtertest.NewMem(t, size), Keep: block.CapFlush | block.CapMultiConn}
+}
 
-func (f few) Info() block.Info {
-	info := f.dev.Info()
-	info.Caps &= block.CapFlush | block.CapMultiConn
-	return info
-}
-func (f few) ReadAt(ctx context.Context, p []byte, off int64) error { return f.dev.ReadAt(ctx, p, off) }
-func (f few) WriteAt(ctx context.Context, p []byte, off int64, flags block.Flags) error {
-	return f.dev.WriteAt(ctx, p, off, flags)
-}
-func (f few) Flush(ctx context.Context) error { return f.dev.Flush(ctx) }
-func (f few) Close() error                    { return f.dev.Close() }
+// swapped puts the filter on a Device.
+func swapped(below block.Device) block.Device { return New(below) }
 
 func TestSuite(t *testing.T) {
-	blocktest.Suite{Name: "mem", Open: func(t testing.TB) block.Device { return New(newMem(t, 1<<20)) }}.Run(t)
-	blocktest.Suite{Name: "few", Open: func(t testing.TB) block.Device { return New(few{newMem(t, 1<<20)}) }}.Run(t)
-	path := ""
-	blocktest.Suite{
-		Name: "file",
-		Open: func(t testing.TB) block.Device {
-			path = newImage(t, 1<<20)
-			return New(openFile(t, path))
-		},
-		Reopen:      func(t testing.TB) block.Device { return New(openFile(t, path)) },
-		NoMultiConn: true,
-	}.Run(t)
-	var last *blocktest.CrashDevice
-	rng := rand.New(rand.NewPCG(1, 1))
-	blocktest.Suite{
-		Name: "crash",
-		Open: func(testing.TB) block.Device {
-			last = blocktest.NewCrashDevice(512<<10, 4096)
-			return New(last)
-		},
-		Crash: func(testing.TB) block.Device { return New(last.Crash(rng)) },
-	}.Run(t)
+	filtertest.Ways{"mem": swapped}.OnMemory(t)
+	filtertest.Ways{"few": swapped}.OnFewPowers(t)
+	filtertest.Ways{"file": swapped}.OnFile(t, block.OpenOptions{})
+	filtertest.Ways{"crash": swapped}.WithCrashes(t, 4096)
 }
 
 // The suite again on a Device that came in the place of one with other powers.
@@ -125,8 +72,8 @@ func TestSuiteAfterExchange(t *testing.T) {
 	}
 }
 
-func ram(t testing.TB) block.Device     { return newMem(t, 1<<20) }
-func without(t testing.TB) block.Device { return few{newMem(t, 1<<20)} }
+func ram(t testing.TB) block.Device     { return filtertest.NewMem(t, 1<<20) }
+func without(t testing.TB) block.Device { return few(t, 1<<20) }
 
 // settled is a Device that is not resized: whether it can be depends on the first.
 type settled struct{ *Device }
@@ -141,7 +88,7 @@ func (s settled) Info() block.Info {
 // writes, whichever Device they went to.
 func TestExchangeUnderLoad(t *testing.T) {
 	const size, part, workers = 64 << 10, 16 << 10, 4
-	d := New(newMem(t, size))
+	d := New(filtertest.NewMem(t, size))
 	defer func() { _ = d.Close() }()
 	var stop atomic.Bool
 	var load sync.WaitGroup
@@ -169,9 +116,9 @@ func TestExchangeUnderLoad(t *testing.T) {
 		})
 	}
 	for n := range 1000 {
-		next := block.Device(newMem(t, size))
+		next := block.Device(filtertest.NewMem(t, size))
 		if n%3 == 1 {
-			next = few{newMem(t, size)}
+			next = few(t, size)
 		}
 		err := d.Exchange(ctx, func(ctx context.Context, old block.Device) (block.Device, error) {
 			return next, errors.Join(copyAll(ctx, next, old), old.Close())
@@ -227,7 +174,7 @@ func TestExchangeFlushesFirst(t *testing.T) {
 func TestFailedExchange(t *testing.T) {
 	boom := errors.New("boom")
 	noFlush := blocktest.NewToggle(blocktest.On(blocktest.Always(boom), blocktest.OpFlush))
-	d := New(blocktest.NewFaultDevice(newMem(t, 1<<20), noFlush, nil))
+	d := New(blocktest.NewFaultDevice(filtertest.NewMem(t, 1<<20), noFlush, nil))
 	defer func() { _ = d.Close() }()
 	want := []byte("stays")
 	if err := d.WriteAt(ctx, want, 10, 0); err != nil {
@@ -244,10 +191,10 @@ func TestFailedExchange(t *testing.T) {
 		}
 	}
 	noFlush.On()
-	check("a failed flush", d.Swap(ctx, few{}, nil), boom)
+	check("a failed flush", d.Swap(ctx, filtertest.Poor{}, nil), boom)
 	noFlush.Off()
 	check("a failed step", d.Exchange(ctx, func(context.Context, block.Device) (block.Device, error) { return nil, boom }), boom)
-	small := newMem(t, 1<<19)
+	small := filtertest.NewMem(t, 1<<19)
 	check("a smaller device", d.Swap(ctx, small, nil), block.Invalid)
 	if n := d.Stats().Exchanges; n != 0 {
 		t.Errorf("%d exchanges counted", n)
@@ -289,7 +236,7 @@ func TestCompatible(t *testing.T) {
 // caller wants, and nothing breaks.
 func TestExchangeGivesUp(t *testing.T) {
 	stuck := blocktest.NewGate()
-	d := New(blocktest.NewFaultDevice(newMem(t, 1<<20), blocktest.OnRange(0, 1, blocktest.On(stuck, blocktest.OpRead)), nil))
+	d := New(blocktest.NewFaultDevice(filtertest.NewMem(t, 1<<20), blocktest.OnRange(0, 1, blocktest.On(stuck, blocktest.OpRead)), nil))
 	defer func() { _ = d.Close() }()
 	var reading sync.WaitGroup
 	reading.Go(func() {
@@ -300,7 +247,7 @@ func TestExchangeGivesUp(t *testing.T) {
 	if err := stuck.Await(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	next := newMem(t, 1<<20)
+	next := filtertest.NewMem(t, 1<<20)
 	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
 	if err := d.Swap(short, next, nil); block.KindOf(err) != block.Canceled {
@@ -380,7 +327,7 @@ func TestPinsOverExchange(t *testing.T) {
 }
 
 func TestResize(t *testing.T) {
-	d := New(newMem(t, 1<<20))
+	d := New(filtertest.NewMem(t, 1<<20))
 	defer func() { _ = d.Close() }()
 	for _, size := range []int64{2 << 20, 512 << 10, 1 << 20} {
 		if err := d.Resize(ctx, size); err != nil || d.Info().Size != size {
@@ -390,7 +337,7 @@ func TestResize(t *testing.T) {
 	if err := d.WriteAt(ctx, []byte("end"), 1<<20-3, 0); err != nil {
 		t.Error(err)
 	}
-	e := New(few{newMem(t, 1<<20)})
+	e := New(few(t, 1<<20))
 	defer func() { _ = e.Close() }()
 	for _, size := range []int64{2 << 20, 512 << 10} {
 		if err := e.Resize(ctx, size); block.KindOf(err) != block.Unsupported {
@@ -400,12 +347,12 @@ func TestResize(t *testing.T) {
 }
 
 func TestClosed(t *testing.T) {
-	d := New(newMem(t, 1<<20))
+	d := New(filtertest.NewMem(t, 1<<20))
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for what, err := range map[string]error{
-		"exchange": d.Swap(ctx, few{}, nil),
+		"exchange": d.Swap(ctx, filtertest.Poor{}, nil),
 		"resize":   d.Resize(ctx, 1<<20),
 		"grow":     d.Resize(ctx, 1<<21),
 		"read":     d.ReadNowait(make([]byte, 1), 0),
@@ -447,23 +394,4 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-func BenchmarkRead(b *testing.B) {
-	for _, c := range []struct {
-		name string
-		wrap func(block.Device) block.Device
-	}{
-		{"bare", func(d block.Device) block.Device { return d }},
-		{"swap", func(d block.Device) block.Device { return New(d) }},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			d := c.wrap(newMem(b, 1<<20))
-			p := make([]byte, 512)
-			for b.Loop() {
-				if err := d.ReadAt(ctx, p, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-			_ = d.Close()
-		})
-	}
-}
+func BenchmarkRead(b *testing.B) { filtertest.Ways{"swap": swapped}.BenchmarkRead(b) }

@@ -5,21 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/block"
+	"sluice/filters/filtertest"
 )
-
-// readOnly is a Device that takes no changes.
-type readOnly struct{ block.Device }
-
-func (r readOnly) Info() block.Info {
-	info := r.Device.Info()
-	info.ReadOnly, info.Caps = true, 0
-	return info
-}
-
-func (r readOnly) WriteAt(_ context.Context, _ []byte, off int64, _ block.Flags) error {
-	return block.Errorf(block.ReadOnly, "write", "", off, "")
-}
 
 func TestRequestsAllocateNothing(t *testing.T) {
 	p := make([]byte, 4096)
@@ -33,7 +20,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDevice(t, 1<<20, c.limits)
-			defer closeDevice(t, d)
+			defer filtertest.Close(t, d)
 			cancellable, cancel := context.WithCancel(ctx)
 			defer cancel()
 			if n := testing.AllocsPerRun(200, func() {
@@ -50,26 +37,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkRead compares RAM itself with RAM under the filter.
 func BenchmarkRead(b *testing.B) {
-	for _, c := range []struct {
-		name string
-		wrap func(block.Device) block.Device
-	}{
-		{"bare", func(d block.Device) block.Device { return d }},
-		{"no-limits", func(d block.Device) block.Device { return New(d, Limits{}) }},
-		{"not-reached", func(d block.Device) block.Device { return New(d, Limits{Read: Rate{IOPS: 1e12, Bytes: 1e18}}) }},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			d := c.wrap(newMem(b, 1<<20))
-			defer closeDevice(b, d)
-			p := make([]byte, 512)
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := d.ReadAt(ctx, p, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
+	far := Limits{Read: Rate{IOPS: 1e12, Bytes: 1e18}}
+	filtertest.Ways{"no-limits": under(Limits{}), "not-reached": under(far)}.BenchmarkRead(b)
 }

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sluice/block"
+	"sluice/filters/filtertest"
 )
 
 // load is what clients do over and over.
@@ -85,7 +86,7 @@ func TestPaceOverTenSeconds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newDevice(t, 8<<20, c.limits)
-				defer closeDevice(t, d)
+				defer filtertest.Close(t, d)
 				requests, bytes := c.load.run(t, d, 10*time.Second)
 				if c.requests > 0 {
 					near(t, requests, c.requests, "requests")
@@ -131,7 +132,7 @@ func clocked(t *testing.T, d *Device, l load, requests, bytes int64) {
 
 func TestPaceOfTheClock(t *testing.T) {
 	d := newDevice(t, 1<<20, Limits{})
-	defer closeDevice(t, d)
+	defer filtertest.Close(t, d)
 	clocked(t, d, load{4, []int{4096}, 0, read}, 2000, 0)
 	clocked(t, d, load{4, []int{128 << 10}, 0, write}, 0, 20<<20)
 }
@@ -171,7 +172,7 @@ func TestWhatCounts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newDevice(t, mb, c.limits)
-				defer closeDevice(t, d)
+				defer filtertest.Close(t, d)
 				began := time.Now()
 				for range 11 {
 					if err := c.call(d); err != nil {
@@ -198,7 +199,7 @@ func only(kind block.Kind, err error) error {
 func TestBurstIsSavedUpAndNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDevice(t, 1<<20, Limits{Read: Rate{IOPS: 100, Burst: 2 * time.Second}})
-		defer closeDevice(t, d)
+		defer filtertest.Close(t, d)
 		time.Sleep(time.Hour)
 		got, _ := load{4, []int{512}, 0, read}.run(t, d, 2*time.Second)
 		near(t, got, 400, "two seconds after an hour of silence")
@@ -220,7 +221,7 @@ func TestNoStretchOfTimeSeesMore(t *testing.T) {
 		var wrong string
 		synctest.Test(t, func(t *testing.T) {
 			d := newDevice(t, 1<<20, Limits{Read: rate})
-			defer closeDevice(t, d)
+			defer filtertest.Close(t, d)
 			wrong = excess(rate, arrivals(t, d, rate, rand.New(rand.NewPCG(seed, 1))))
 		})
 		if wrong != "" {

@@ -11,6 +11,7 @@ import (
 
 	"sluice/backends/mem"
 	"sluice/block"
+	"sluice/filters/filtertest"
 )
 
 // crowd sends requests one after the other, each when the one before it waits
@@ -58,7 +59,7 @@ func crowded(t *testing.T, r Rate, test func(t *testing.T, d *Device, c *crowd))
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		d := newDevice(t, 2<<20, Limits{Read: r})
-		defer closeDevice(t, d)
+		defer filtertest.Close(t, d)
 		test(t, d, newCrowd(d))
 	})
 }
@@ -251,7 +252,7 @@ func TestCloseSendsAwayWhoWaits(t *testing.T) {
 			c.all.Go(func() { errs[i] = write(d, 512, 0) })
 		}
 		synctest.Wait()
-		closeDevice(t, d)
+		filtertest.Close(t, d)
 		c.all.Wait()
 		if took := time.Since(c.began); took != 0 {
 			t.Errorf("it took %v", took)
@@ -272,7 +273,7 @@ func TestCloseSendsAwayWhoWaits(t *testing.T) {
 		if passed != 1 {
 			t.Errorf("%d writes passed, want the first alone", passed)
 		}
-		closeDevice(t, d)
+		filtertest.Close(t, d)
 		d.SetLimits(Limits{Read: Rate{IOPS: 5}})
 		if err := read(d, 512, 0); block.KindOf(err) != block.Closed {
 			t.Errorf("a read after close: %v", err)
@@ -328,11 +329,11 @@ func (slowToClose) Close() error { return nil }
 // Who waits when Close comes does not reach the storage any more.
 func TestCloseLetsNobodyThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := New(slowToClose{newMem(t, 4096)}, Limits{Read: Rate{IOPS: 1}})
+		d := New(slowToClose{filtertest.NewMem(t, 4096)}, Limits{Read: Rate{IOPS: 1}})
 		c := newCrowd(d)
 		c.send(ctx, 0, 512)
 		c.send(ctx, 1, 512)
-		closeDevice(t, d)
+		filtertest.Close(t, d)
 		c.all.Wait()
 		if block.KindOf(c.errs[1]) != block.Closed {
 			t.Errorf("ended with %v", c.errs[1])
@@ -372,5 +373,5 @@ func TestChangesUnderLoad(t *testing.T) {
 	if s := d.Stats(); s.Read.Waiting != 0 || s.Write.Waiting != 0 {
 		t.Errorf("left behind: %+v", s)
 	}
-	closeDevice(t, d)
+	filtertest.Close(t, d)
 }

@@ -9,6 +9,7 @@ import (
 
 	"sluice/backends/file"
 	"sluice/block"
+	"sluice/filters/filtertest"
 	"sluice/nbd"
 )
 
@@ -31,7 +32,7 @@ func serve(t *testing.T, d block.Device, socket string) *nbd.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		closeDevice(t, c)
+		filtertest.Close(t, c)
 		if err := srv.Close(); err != nil {
 			t.Errorf("close server: %v", err)
 		}
@@ -59,7 +60,7 @@ func TestPaceOfAnNBDClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := New(below, Limits{})
-	t.Cleanup(func() { closeDevice(t, d) })
+	t.Cleanup(func() { filtertest.Close(t, d) })
 	c := serve(t, d, filepath.Join(dir, "socket"))
 	readSome := func(_ *Device, n int, i int64) error { return c.ReadAt(ctx, make([]byte, n), i%16*mb) }
 	writeSome := func(_ *Device, n int, i int64) error { return c.WriteAt(ctx, make([]byte, n), i%16*mb, 0) }

@@ -37,20 +37,8 @@ func served(t *testing.T, cfg httpapi.Config) (*Client, *httpapi.Server, string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, srv, l)
+	apitest.Serve(t, srv, l)
 	return client(t, Config{Address: "unix:" + socket}), srv, socket
-}
-
-func serve(t *testing.T, srv *httpapi.Server, l net.Listener) {
-	t.Helper()
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(l) }()
-	t.Cleanup(func() {
-		srv.Close()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 func client(t *testing.T, cfg Config) *Client {
@@ -316,7 +304,7 @@ func TestTCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, srv, l)
+	apitest.Serve(t, srv, l)
 	address := "tcp:" + l.Addr().String()
 	with := func(mine, trusted *lab.PKI) *Client {
 		return client(t, Config{

@@ -24,17 +24,7 @@ type stream struct {
 
 func (b *bench) follow(path string, header ...string) *stream {
 	b.Helper()
-	req, err := http.NewRequestWithContext(b.Context(), "GET", "http://sluice"+path, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	res, err := b.client.Do(req)
-	if err != nil {
-		b.Fatal(err)
-	}
+	res := b.send(http.MethodGet, path, "", header...)
 	b.Cleanup(func() { _ = res.Body.Close() })
 	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" {
 		b.Fatalf("%d %s", res.StatusCode, res.Header.Get("Content-Type"))

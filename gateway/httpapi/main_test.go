@@ -52,20 +52,12 @@ func start(t *testing.T, lim limits, change func(*Config)) *bench {
 	return b
 }
 
-// serve serves a listener until the test ends.
-func (b *bench) serve(l net.Listener) {
-	served := make(chan error, 1)
-	go func() { served <- b.srv.Serve(l) }()
-	b.Cleanup(func() {
-		b.srv.Close()
-		if err := <-served; err != nil {
-			b.Error(err)
-		}
-	})
-}
+// serve serves one more listener until the test ends.
+func (b *bench) serve(l net.Listener) { apitest.Serve(b.T, b.srv, l) }
 
-// ask sends a request and gives the answer.
-func (b *bench) ask(method, path, body string, header ...string) (*http.Response, string) {
+// send sends a request and gives the answer, whose body is yet to be read and
+// closed.
+func (b *bench) send(method, path, body string, header ...string) *http.Response {
 	b.Helper()
 	req, err := http.NewRequestWithContext(b.Context(), method, "http://sluice"+path, strings.NewReader(body))
 	if err != nil {
@@ -78,6 +70,13 @@ func (b *bench) ask(method, path, body string, header ...string) (*http.Response
 	if err != nil {
 		b.Fatal(err)
 	}
+	return res
+}
+
+// ask sends a request and gives the answer, with its body.
+func (b *bench) ask(method, path, body string, header ...string) (*http.Response, string) {
+	b.Helper()
+	res := b.send(method, path, body, header...)
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(res.Body)
 	if err != nil {

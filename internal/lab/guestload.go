@@ -106,6 +106,27 @@ func (g *GuestLoad) Across(do func()) time.Duration {
 	return max(g.Seen(), g.Cycles(2))
 }
 
+// BearRestarts has what serves the guest's disk killed and started again by kill,
+// three times, and then asked to end and started again by end, three times, and
+// finishes. The sockets, or the mount, have to be kept meanwhile: the test fails
+// where the guest waited for longer than such a restart takes.
+func (g *GuestLoad) BearRestarts(kill, end func()) {
+	g.t.Helper()
+	g.t.Logf("longest of 10 cycles without a restart: %v", g.Cycles(10))
+	var killed, planned []time.Duration
+	for range 3 {
+		killed = append(killed, g.Across(kill))
+	}
+	for range 3 {
+		planned = append(planned, g.Across(end)-g.Typical())
+	}
+	g.t.Logf("longest cycle after each kill %v; what each planned restart added %v; %+v", killed, planned, g.Finish())
+	// The machine may be busy with other tests, but hardly all the time.
+	if slices.Max(killed) > time.Second || slices.Min(planned) > 100*time.Millisecond || slices.Max(planned) > time.Second {
+		g.t.Fatalf("killed, the guest waited %v; in planned restarts %v longer than otherwise", killed, planned)
+	}
+}
+
 // Finish tells the guest to stop, waits until it has verified all that it wrote,
 // and returns what it says. The test fails unless all of it came back as it was
 // written and the guest's kernel has logged no I/O error.

@@ -23,6 +23,7 @@ var arrows = []arrow{
 	{"backends/nbd", []string{"block/...", "backends", "nbd/..."}},
 	{"backends/...", []string{"block/...", "backends/..."}},
 	{"formats/...", []string{"block/...", "formats/..."}},
+	{"filters/filtertest", []string{"block/...", "backends/..."}},
 	{"filters/...", []string{"block/...", "filters/..."}},
 	{"metrics/...", []string{"block/...", "nbd", "metrics/..."}},
 	{"imagecopy/...", []string{"block/...", "imagecopy/..."}},
@@ -41,6 +42,10 @@ var arrows = []arrow{
 // notForTests are packages that tests may not import either; otherwise they
 // may import whatever they need.
 var notForTests = []string{"cmd/...", "bench/...", "internal/demo", "internal/lint"}
+
+// forTests are packages that tests import, and each other, but nothing that is
+// built into a program.
+var forTests = []string{"block/blocktest", "filters/filtertest", "fusefs/fsxtest", "gateway/httpapi/apitest"}
 
 // layers checks the imports of ours.
 func layers(t *Tree) []Finding {
@@ -72,6 +77,8 @@ func layers(t *Tree) []Finding {
 			}
 			switch {
 			case f.Test && (!fits(ours, notForTests) || fits(ours, to) || ours == from):
+			case !f.Test && fits(ours, forTests) && !fits(from, forTests):
+				found = append(found, f.finding(spec.Pos(), "%s may not import %s: that is for tests", from, ours))
 			case !f.Test && fits(ours, to):
 			default:
 				found = append(found, f.finding(spec.Pos(), "%s may not import %s: let a package above both join them "+

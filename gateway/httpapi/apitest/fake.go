@@ -1,7 +1,8 @@
 // Package apitest is a gateway without any device, for tests of what is built on
 // one: the API, its client, the commands. It keeps exports and events in memory.
 //
-// A [Fake] starts a goroutine for each subscription, which ends with its context.
+// A [Fake] starts a goroutine for each subscription, which ends with its context;
+// [Serve] starts one that ends with the test.
 // All fields are guarded by its lock but Hook, which is set before the first call
 // and is called without the lock.
 package apitest
