@@ -97,7 +97,7 @@ func newFS(cfg Config) *FS {
 	fs := &FS{cfg: cfg, log: cfg.Logger.With("mount", cfg.Dir), tree: newTree(), era: newEra(), departures: map[string]*departure{}}
 	fs.held.max = cfg.MaxHeld
 	fs.held.freed.L = &fs.held.mu
-	fs.loop.data, fs.loop.poke = fs.handle, fs.poke
+	fs.loop.data = fs.handle
 	fs.loop.fail = func(what string, err error) { fs.log.Error("FUSE: "+what, "err", err) }
 	return fs
 }

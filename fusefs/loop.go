@@ -26,17 +26,13 @@ import (
 //     the reply leaves with one write (data.go, zero.go, seek.go, copy.go)
 //  6. all else is answered by go-fuse's ProtocolServer (metadata.go)
 //
-// A reader is a goroutine. Most of the time one or two of them wait for the next
-// request; one that returns from a device to find enough of them ends.
+// A reader is a goroutine. One at most waits for the next request (a second one
+// would be woken for each request that the first one takes while it spins); one
+// that returns from a device to find another waiting ends.
 
-const (
-	// lead is how far the bytes that are read or written lie behind the start of a
-	// reader's buffer: page aligned, with room for the header of either direction.
-	lead = 4096
-	// idleReaders is how many readers wait for requests: with two, one that takes
-	// a request which waits needs to start no other.
-	idleReaders = 2
-)
+// lead is how far the bytes that are read or written lie behind the start of a
+// reader's buffer: page aligned, with room for the header of either direction.
+const lead = 4096
 
 // loop is the readers of a connection.
 type loop struct {
@@ -46,17 +42,15 @@ type loop struct {
 	protocol *fuse.ProtocolServer
 	fail     func(what string, err error)
 
-	spin     spin
-	waiting  atomic.Int32 // readers that wait for a request
-	leaving  atomic.Bool  // they are to end
-	deaf     atomic.Bool  // those that still wait are not waited for
-	mute     atomic.Bool  // what is not answered yet is the next process' to answer
-	poke     func() bool  // see FS.poke
-	spare    sync.Pool    // *reader
+	waiting  atomic.Bool // a reader waits for a request, or is about to
+	spin     spin        // of the reader that waits
+	leaving  atomic.Bool // they are to end
+	stop     stop        // tells the one that waits
+	mute     atomic.Bool // what is not answered yet is the next process' to answer
+	spare    sync.Pool   // *reader
 	running  sync.WaitGroup
-	finished chan struct{} // closed when the last reader has ended after the connection's end
+	finished chan struct{} // closed when the last reader has ended
 	alive    atomic.Int32  // readers that have not ended
-	left     chan struct{} // holds a token when one has ended
 }
 
 // reader is one goroutine's place: one request at a time is in it.
@@ -81,71 +75,52 @@ func (l *loop) newReader() *reader {
 func (r *reader) bytes(n int64) []byte { return r.buf[lead : lead+n] }
 
 // start begins to read requests.
-func (l *loop) start() {
-	l.finished, l.left = make(chan struct{}), make(chan struct{}, 1)
-	l.alive.Add(1)
-	for range idleReaders {
-		l.waiting.Add(1)
-		l.spawn()
+func (l *loop) start() error {
+	var err error
+	if l.stop, err = newStop(); err != nil {
+		return err
 	}
-	l.retired()
+	l.finished = make(chan struct{})
+	l.waiting.Store(true)
+	l.spawn()
+	return nil
 }
 
-// spawn starts a reader that is counted as waiting already.
+// spawn starts the reader that is noted as waiting already.
 func (l *loop) spawn() {
 	l.alive.Add(1)
 	l.running.Add(1)
 	go l.read()
 }
 
-// retired notes the end of a reader.
-func (l *loop) retired() {
-	if l.alive.Add(-1) == 0 {
-		close(l.finished)
-	}
-	select {
-	case l.left <- struct{}{}:
-	default:
-	}
-}
-
 // cover makes sure that somebody waits for requests, since the caller is about
-// to wait for something else. Whoever is the last to take a request sees zero.
+// to wait for something else.
 func (l *loop) cover() {
-	if !l.leaving.Load() && l.waiting.CompareAndSwap(0, 1) {
+	if !l.leaving.Load() && l.again() {
 		l.spawn()
 	}
 }
 
-// again makes the caller a reader that waits, unless there are enough of them.
-// It never counts one that then ends: others would rely on it.
-func (l *loop) again() bool {
-	for {
-		n := l.waiting.Load()
-		if n >= idleReaders {
-			return false
-		}
-		if l.waiting.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
+// again makes the caller, or a reader that it starts, the one that waits, unless
+// there is one.
+func (l *loop) again() bool { return l.waiting.CompareAndSwap(false, true) }
 
 func (l *loop) read() {
 	defer l.running.Done()
-	defer l.retired()
+	defer func() {
+		if l.alive.Add(-1) == 0 {
+			close(l.finished)
+		}
+	}()
 	r := l.newReader()
 	defer l.spare.Put(r)
 	for {
 		in, err := l.next(r)
 		if err != nil {
 			l.leaving.Store(true)
-			if !gone(err) && !l.deaf.Load() {
+			if !gone(err) && err != errStopped {
 				l.fail("reading from the kernel", err)
 			}
-			return
-		}
-		if l.deaf.Load() {
 			return
 		}
 		l.serve(r, in)
@@ -155,23 +130,42 @@ func (l *loop) read() {
 	}
 }
 
-// next takes the next request; the caller does not count as waiting afterwards.
+// next takes the next request; the caller is not the one that waits afterwards.
+// With one reader that waits no request is fought for.
 func (l *loop) next(r *reader) ([]byte, error) {
-	defer l.waiting.Add(-1)
+	defer l.waiting.Store(false)
 	in := r.buf[lead-writeHeader:]
-	l.spin.wait(l.dev)
-	for {
+	for l.spin.begin(); ; {
 		n, err := l.dev.read(in)
 		switch {
 		case err == nil && n >= inHeaderSize:
+			l.spin.found()
 			return in[:n], nil
 		case err == nil:
 			return nil, fmt.Errorf("a request of %d bytes", n)
-		case err == unix.EINTR, err == unix.EAGAIN, err == unix.ENOENT: // ENOENT: it was taken back
+		case err == unix.EAGAIN:
+			if l.spin.on() {
+				continue
+			}
+			if err := l.dev.sleep(l.stop); err != nil {
+				return nil, err
+			}
+		case err == unix.EINTR, err == unix.ENOENT: // ENOENT: it was taken back
 		default:
 			return nil, err
 		}
 	}
+}
+
+// end makes the readers end and waits for them. Whatever they do not read stays
+// with the kernel.
+func (l *loop) end() {
+	if l.finished == nil {
+		return // they were never started
+	}
+	l.leaving.Store(true)
+	l.stop.tell()
+	l.running.Wait()
 }
 
 // gone: the file system was unmounted, or its connection aborted.

@@ -31,16 +31,26 @@ func Mount(cfg Config) (*FS, error) {
 		return nil, block.Wrap(err, "mount", dir, -1)
 	}
 	fs.loop.dev = device{fd}
-	if err := fs.greet(); err != nil {
+	if err := fs.begin(); err != nil {
 		_ = fs.unmount(unix.MNT_DETACH) // the first error is the one to tell
 		_ = unix.Close(fd)
 		return nil, block.Wrap(err, "mount", dir, -1)
 	}
-	fs.loop.start()
 	fs.state = serving
 	fs.refusePoll()
 	fs.mountDev, _ = deviceOf(dir) // 0: not known
 	return fs, nil
+}
+
+// begin speaks with the kernel for the first time.
+func (fs *FS) begin() error {
+	if err := fs.greet(); err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fs.loop.dev.fd, true); err != nil {
+		return err
+	}
+	return fs.loop.start()
 }
 
 // refusePoll lets the kernel ask once whether files can be polled, and hear that

@@ -55,6 +55,9 @@ func Resume(cfg Config, fd int, state []byte) (*FS, error) {
 		return nil, block.Wrap(err, "resume", dir, -1)
 	}
 	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, block.Wrap(err, "resume", dir, -1)
+	}
 	fs.loop.dev = device{fd}
 	fs.mountDev = fs.agreed.Dev
 	return fs, nil
@@ -98,7 +101,9 @@ func (fs *FS) Serve() error {
 	if err := fs.loop.dev.notify(notifyResend); err != nil {
 		fs.log.Error("the kernel does not send again what was in flight: some clients may wait for ever", "err", err)
 	}
-	fs.loop.start()
+	if err := fs.loop.start(); err != nil {
+		return block.Wrap(err, "serve", fs.cfg.Dir, -1)
+	}
 	fs.state = serving
 	return nil
 }

@@ -1,25 +1,19 @@
 package fusefs
 
-import (
-	"sync/atomic"
-	"time"
-	"unsafe"
+import "time"
 
-	"golang.org/x/sys/unix"
-)
-
-// spin decides when a reader asks for the next request in a loop before it goes
-// to sleep. A client that sends one request at a time is back within
-// microseconds; to sleep in between means that a processor is halted and has to
-// be woken by the other, which in a virtual machine costs more than the request.
-// It is given up where it does not pay: where the client takes longer.
+// spin decides how long the reader that waits asks for the next request in a
+// loop before it goes to sleep. A client that sends one request at a time is back
+// within microseconds; to sleep in between means that a processor is halted and
+// has to be woken by the other, which costs more than the request. It is given up
+// where it does not pay: where the client takes longer.
 //
-// The readers of a loop share it. One at most is in an attempt.
+// It belongs to the reader that waits; loop.waiting hands it on.
 type spin struct {
-	busy   atomic.Bool
-	credit atomic.Int32
-	missed atomic.Int32 // requests since the credit ran out
-	skip   atomic.Int32 // requests that are likely to be there already
+	credit int
+	missed int       // requests since the credit ran out
+	end    time.Time // of the attempt; zero before it has begun
+	able   bool      // an attempt is made for this request
 }
 
 const (
@@ -30,44 +24,39 @@ const (
 	spinCredit = 16
 	spinCost   = 4
 	spinRetry  = 256
-	spinSkip   = 16
 )
 
-// wait returns when a request is there, or when it does not pay to wait for one.
-func (s *spin) wait(d device) {
-	if s.credit.Load() <= 0 && s.missed.Add(1)%spinRetry != 0 {
-		return
-	}
-	if s.skip.Load() > 0 {
-		s.skip.Add(-1)
-		return
-	}
-	if !s.busy.CompareAndSwap(false, true) {
-		return
-	}
-	defer s.busy.Store(false)
-	if d.ready() { // a client with many requests at once: asking would be a waste
-		s.skip.Store(spinSkip)
-		return
-	}
-	for end := time.Now().Add(spinLimit); ; {
-		if d.ready() {
-			if s.credit.Load() < spinCredit {
-				s.credit.Add(1)
-			}
-			return
-		}
-		if time.Now().After(end) {
-			s.credit.Store(max(s.credit.Load()-spinCost, 0))
-			return
-		}
+// begin is called before a request is waited for.
+func (s *spin) begin() {
+	s.end, s.able = time.Time{}, s.credit > 0
+	if !s.able {
+		s.missed++
+		s.able = s.missed%spinRetry == 0
 	}
 }
 
-// ready reports whether a request can be read.
-func (d device) ready() bool {
-	p := unix.PollFd{Fd: int32(d.fd), Events: unix.POLLIN}
-	var now unix.Timespec
-	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
-	return errno == 0 && n > 0
+// on reports whether to ask once more, after there was none.
+func (s *spin) on() bool {
+	if !s.able {
+		return false
+	}
+	now := time.Now()
+	if s.end.IsZero() {
+		s.end = now.Add(spinLimit)
+		return true
+	}
+	if now.Before(s.end) {
+		return true
+	}
+	s.able = false
+	s.credit = max(s.credit-spinCost, 0)
+	return false
+}
+
+// found notes that a request was there. One that came at the first asking, from a
+// client with many at once, says nothing about spinning.
+func (s *spin) found() {
+	if s.able && !s.end.IsZero() && s.credit < spinCredit {
+		s.credit++
+	}
 }

@@ -69,64 +69,6 @@ func bytesOf[T any](v *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(v)), int(unsafe.Sizeof(*v)))
 }
 
-// device is an open /dev/fuse: the connection with the kernel.
-type device struct{ fd int }
-
-// rawLimit is how many bytes a reply may have that is copied without telling
-// Go's scheduler about the system call: some microseconds.
-const rawLimit = 64 << 10
-
-// read waits for the next request.
-func (d device) read(p []byte) (int, error) {
-	n, _, errno := unix.Syscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
-}
-
-// reply sends a whole message, its header in front. A reply never waits: the
-// kernel copies it and wakes the client.
-func (d device) reply(p []byte) error {
-	var errno unix.Errno
-	at, n := uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p))
-	if n <= rawLimit {
-		_, _, errno = unix.RawSyscall(unix.SYS_WRITE, uintptr(d.fd), at, n)
-	} else {
-		_, _, errno = unix.Syscall(unix.SYS_WRITE, uintptr(d.fd), at, n)
-	}
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-// The notifications, by the numbers that stand where a reply has its error.
-const (
-	notifyInvalInode = 2
-	notifyDelete     = 6
-	notifyResend     = 7
-)
-
-// notify tells the kernel something unasked. Unlike a reply it may wait for
-// locks which a client holds that waits for a reply.
-func (d device) notify(code int32, parts ...[]byte) error {
-	n := outHeaderSize
-	for _, part := range parts {
-		n += len(part)
-	}
-	msg := make([]byte, outHeaderSize, n)
-	*at[fuse.OutHeader](msg) = fuse.OutHeader{Length: uint32(n), Status: code}
-	for _, part := range parts {
-		msg = append(msg, part...)
-	}
-	for {
-		if _, err := unix.Write(d.fd, msg); err != unix.EINTR {
-			return err
-		}
-	}
-}
-
 // request is one request on the data path, as it was parsed.
 type request struct {
 	code   uint32
