@@ -22,7 +22,8 @@
 //
 //	FS.control     changes to the FS; held while the kernel is told of them, which
 //	               may wait for a client that waits for us: no request takes it
+//	interrupts.mu  whose clients got signals; held while these are looked for
 //	tree.mu        names and IDs; held for a look-up
-//	openings.mu, work.mu, held.mu, passthrough.mu, failureLog.mu  one field each;
+//	openings.mu, work.mu, passthrough.mu, failureLog.mu  one field each;
 //	               nothing is taken inside
 package fusefs

@@ -43,6 +43,7 @@ type loop struct {
 	dev      device
 	maxWrite int // bytes of the longest read or write
 	data     func(*reader, request)
+	signal   func(unique uint64) // the client of a request got one
 	protocol *fuse.ProtocolServer
 	fail     func(what string, err error)
 
@@ -66,6 +67,7 @@ type reader struct {
 	out  [outHeaderSize + 8]byte
 	from [2][]byte     // what ProtocolServer takes slices of
 	seek *extentBuffer // made at the first use
+	job  job           // of the request, when it waits in a device
 }
 
 func (l *loop) newReader() *reader {
@@ -96,6 +98,20 @@ func (l *loop) spawn() {
 	l.alive.Add(1)
 	l.running.Add(1)
 	go l.read()
+}
+
+// lend runs a function with a reader that reads nothing, on a goroutine of its
+// own. The caller is a reader.
+func (l *loop) lend(f func(*reader)) {
+	l.alive.Add(1)
+	l.running.Add(1)
+	go func() {
+		defer l.running.Done()
+		defer l.retired()
+		r := l.newReader()
+		defer l.spare.Put(r)
+		f(r)
+	}()
 }
 
 // retired notes the end of a reader.
@@ -198,9 +214,9 @@ func (l *loop) serve(r *reader, in []byte) {
 	switch h.Opcode {
 	case opForget, opBatchForget: // files live until they are removed; the kernel expects no reply
 	case opInterrupt:
-		// The client got a signal. A write that was begun cannot be taken back, and
-		// Go programs get signals all the time. ENOSYS: do not send any more.
-		l.reply(r, h.Unique, unix.ENOSYS)
+		if len(in) >= int(unsafe.Sizeof(fuse.InterruptIn{})) { // the kernel expects no reply
+			l.signal(at[fuse.InterruptIn](in).Unique)
+		}
 	default:
 		if !known(h.Opcode) {
 			l.reply(r, h.Unique, unix.ENOSYS)
