@@ -201,12 +201,7 @@ func TestWriteOfKilledClientIsNotLate(t *testing.T) {
 	<-d.calls
 	killed(t, first, syscall.SIGKILL)
 	second := lab.Start(t, "dd", args(twos)...)
-	inLine := func() bool {
-		w := &fs.tree.named("disk").work
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.queue.n > 0
-	}
+	inLine := func() bool { return waitingInLine(fs, "disk") > 0 }
 	until(t, "the second write", inLine)
 	killed(t, second, syscall.SIGKILL) // it had not begun
 	if inLine() || len(d.calls) > 0 {
@@ -269,7 +264,6 @@ func signalledProcess() error {
 func TestSignalsThatDoNotKillChangeNothing(t *testing.T) {
 	fs := mounted(t)
 	d := newHanging(t)
-	path := add(t, fs, File{Name: "disk", Device: d})
 	var met atomic.Int32
 	d.meet = func() { // each request is found to have a signal, and looked at
 		until(t, "the interrupt", func() bool {
@@ -280,7 +274,7 @@ func TestSignalsThatDoNotKillChangeNothing(t *testing.T) {
 		met.Add(1)
 	}
 	t.Setenv(asProcessVar, "signalled")
-	t.Setenv(writerFileVar, path)
+	t.Setenv(writerFileVar, add(t, fs, File{Name: "disk", Device: d}))
 	lab.Run(t, os.Args[0])
 	if n := met.Load(); n < 30 {
 		t.Errorf("only %d requests had a signal", n)
