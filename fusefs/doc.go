@@ -17,6 +17,8 @@
 // The readers are goroutines of the FS's loop; Close and Detach wait for them. A
 // request and its bytes lie in the buffer of the reader that took it; one that is
 // queued is copied. A file's gate counts the requests that may touch its device.
+// While clients that wait got signals a goroutine looks whether they are being
+// killed; Close and Detach wait for it, too.
 //
 // Locks, in the order in which they may be taken:
 //

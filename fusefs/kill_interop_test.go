@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"sync"
@@ -183,6 +184,34 @@ func TestClientOfHangingDeviceCanBeKilled(t *testing.T) {
 	}
 }
 
+// A client with many threads, each with a request in the device or in line.
+func TestClientWithThreadsCanBeKilled(t *testing.T) {
+	fs := mounted(t, func(c *Config) { c.Workers = 2 })
+	d := newHanging(t)
+	path := add(t, fs, File{Name: "disk", Device: d})
+	t.Cleanup(d.release)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), asProcessVar+"=writers", writerFileVar+"="+path)
+	in, err := cmd.StdinPipe() // its end would end the client
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close() }()
+	client := lab.StartCmd(t, cmd)
+	for range writerCount {
+		client.Expect("open")
+	}
+	d.hang("write")
+	until(t, "requests of all its threads", func() bool { return len(d.calls) == 2 && waitingInLine(fs, "disk") == writerCount-2 })
+	killed(t, client, syscall.SIGKILL)
+	if n := waitingInLine(fs, "disk"); n != 0 {
+		t.Errorf("%d requests are left in line", n)
+	}
+	d.release()
+	idle(t, fs, "disk")
+	readAll(t, path, 1<<20)
+}
+
 // Who uses a file after a client that was killed never meets that one's writes
 // later.
 func TestWriteOfKilledClientIsNotLate(t *testing.T) {
@@ -266,12 +295,13 @@ func TestSignalsThatDoNotKillChangeNothing(t *testing.T) {
 	d := newHanging(t)
 	var met atomic.Int32
 	d.meet = func() { // each request is found to have a signal, and looked at
-		until(t, "the interrupt", func() bool {
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 			waiting, _ := fs.signalledClients()
-			fs.lookAtClients()
-			return len(waiting) > 0
-		})
-		met.Add(1)
+			if fs.lookAtClients(); len(waiting) > 0 {
+				met.Add(1)
+				return
+			}
+		}
 	}
 	t.Setenv(asProcessVar, "signalled")
 	t.Setenv(writerFileVar, add(t, fs, File{Name: "disk", Device: d}))

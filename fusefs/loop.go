@@ -25,6 +25,7 @@ import (
 //  5. the device moves the bytes from or to the reader's buffer, page aligned;
 //     the reply leaves with one write (data.go, zero.go, seek.go, copy.go)
 //  6. all else is answered by go-fuse's ProtocolServer (metadata.go)
+//  7. a signal to a client that waits is noted (interrupts.go)
 //
 // A reader is a goroutine. Most of the time one or two of them wait for the next
 // request; one that returns from a device to find enough of them ends.
