@@ -92,21 +92,24 @@ func TestListingGoesOnWhereItWas(t *testing.T) {
 
 func TestWorkQueuesInOrder(t *testing.T) {
 	w := work{max: 1}
-	if !w.begin() || w.begin() {
+	holder := &job{}
+	if !w.begin(holder) || w.begin(&job{}) {
 		t.Fatal("one place was not one place")
 	}
 	jobs := []*job{{req: request{off: 1}}, {req: request{off: 2}}}
 	for _, j := range jobs {
-		if w.queue(j) {
+		if w.enqueue(j) != queued {
 			t.Fatal("begun beyond the bound")
 		}
 	}
 	for _, want := range jobs {
-		if got := w.next(); got != want {
+		got, _ := w.next(holder)
+		if got != want {
 			t.Errorf("got %v, want %v", got, want)
 		}
+		holder = got
 	}
-	if w.next() != nil || !w.begin() {
+	if j, _ := w.next(holder); j != nil || !w.begin(&job{}) {
 		t.Error("the place did not become free")
 	}
 }

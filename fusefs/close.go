@@ -27,6 +27,7 @@ func (fs *FS) Close() error {
 	}
 	fs.emptyOut()
 	fs.loop.end()
+	fs.interrupts.end()
 	fs.departed.Wait()
 	_ = unix.Close(fs.loop.dev.fd) // all there was to say has been said
 	if fs.loop.finished != nil {

@@ -22,6 +22,9 @@ func (fs *FS) copyRange(r *reader, from *file, req *request) (int64, error) {
 		return 0, refusal(unix.EIO)
 	}
 	defer to.leave()
+	if to.work.fenced() { // then the kernel reads and writes, and the writes take their turn
+		return 0, refusal(unix.EXDEV)
+	}
 	if to.readOnly {
 		return 0, refusal(unix.EROFS)
 	}

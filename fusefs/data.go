@@ -42,6 +42,10 @@ func (fs *FS) atOnce(r *reader, f *file, req *request) (done bool) {
 		return false
 	}
 	switch {
+	case req.code == opFlush && f.clean():
+		fs.answer(r, f, req)
+	case f.work.fenced():
+		return false
 	case req.code == opRead && f.dev.Nowaiter != nil:
 		n := f.within(req)
 		if f.dev.Nowaiter.ReadNowait(r.bytes(n), req.off) != nil {
@@ -61,51 +65,71 @@ func (fs *FS) atOnce(r *reader, f *file, req *request) (done bool) {
 // run carries out a request that may wait, and then those that have queued up
 // behind it.
 func (fs *FS) run(r *reader, f *file, req request) {
-	if !f.work.begin() {
-		j := &job{req: req}
-		if req.data != nil {
-			if fs.held.take(int64(len(req.data))) {
-				fs.note(f, "a write had to wait for memory: too much is held for devices that do not answer")
-			}
-			j.data = buffer.Get(len(req.data))
-			copy(j.data.B, req.data)
-			j.req.data = j.data.B
-		}
-		if !f.work.queue(j) {
+	j := &r.job
+	j.req = req
+	if !f.work.begin(j) {
+		j = apart(req)
+		switch f.work.enqueue(j) {
+		case queued:
+			return
+		case full:
+			fs.refuse(r, f, j)
 			return
 		}
-		fs.loop.cover()
-		fs.carryOut(r, f, j)
-	} else {
-		fs.loop.cover()
-		fs.counted(r, f, &req)
 	}
-	for {
-		j := f.work.next()
-		if j == nil {
-			return
-		}
-		fs.carryOut(r, f, j)
-	}
+	fs.loop.cover()
+	fs.workOff(r, f, j)
 }
 
-// carryOut is counted for a job out of the queue.
-func (fs *FS) carryOut(r *reader, f *file, j *job) {
-	fs.counted(r, f, &j.req)
-	if j.data != nil {
-		n := int64(len(j.data.B))
-		j.data.Release()
-		fs.held.give(n)
-	}
-}
-
-// counted carries out a request that others may see waiting.
-func (fs *FS) counted(r *reader, f *file, req *request) {
-	op := req.op()
-	f.Observer.InFlight(op, +1)
-	fs.answer(r, f, req)
-	f.Observer.InFlight(op, -1)
+// refuse answers a write that is more than is held for a device that does not
+// answer. To let it wait would let other files wait too.
+func (fs *FS) refuse(r *reader, f *file, j *job) {
+	f.failures.warn(fs.log, "a write failed: too much waits for a device that does not answer", "file", f.Name)
+	fs.loop.reply(r, j.req.unique, fs.failed(f, &j.req, refusal(unix.ENOMEM)))
+	j.drop()
 	f.leave()
+}
+
+// apart makes a job that needs no reader.
+func apart(req request) *job {
+	j := &job{req: req}
+	if req.data != nil {
+		j.data = buffer.Get(len(req.data))
+		copy(j.data.B, req.data)
+		j.req.data = j.data.B
+	}
+	return j
+}
+
+// drop gives back what a job held.
+func (j *job) drop() {
+	if j.data != nil {
+		j.data.Release()
+		j.data = nil
+	}
+}
+
+// workOff carries out a job that has a place, and those that get the place after
+// it.
+func (fs *FS) workOff(r *reader, f *file, j *job) {
+	for j != nil {
+		fs.carryOut(r, f, j)
+		next, idle := f.work.next(j)
+		for range idle {
+			fs.loop.lend(func(r *reader) { fs.workOff(r, f, f.work.another()) })
+		}
+		j.drop()
+		f.leave()
+		j = next
+	}
+}
+
+// carryOut carries out a job, which others may see waiting.
+func (fs *FS) carryOut(r *reader, f *file, j *job) {
+	op := j.req.op()
+	f.Observer.InFlight(op, +1)
+	fs.answer(r, f, &j.req)
+	f.Observer.InFlight(op, -1)
 }
 
 // answer calls the device and answers the kernel.
@@ -216,11 +240,14 @@ func (f *file) flush() error {
 // flushWritten is for a close: there, too, an error of what was written before
 // comes out. A client that only read waits for nothing.
 func (f *file) flushWritten() error {
-	if f.readOnly || !f.unsynced.Load() && !f.pass.active() {
+	if f.clean() {
 		return nil
 	}
 	return f.flush()
 }
+
+// clean: there is nothing to flush.
+func (f *file) clean() bool { return f.readOnly || !f.unsynced.Load() && !f.pass.active() }
 
 // refusal is an error that says something of the request, not of the device. It
 // is not logged.

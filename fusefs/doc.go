@@ -17,12 +17,15 @@
 // The readers are goroutines of the FS's loop; Close and Detach wait for them. A
 // request and its bytes lie in the buffer of the reader that took it; one that is
 // queued is copied. A file's gate counts the requests that may touch its device.
+// While clients that wait got signals a goroutine looks whether they are being
+// killed; Close and Detach wait for it, too.
 //
 // Locks, in the order in which they may be taken:
 //
 //	FS.control     changes to the FS; held while the kernel is told of them, which
 //	               may wait for a client that waits for us: no request takes it
+//	interrupts.mu  whose clients got signals; held while these are looked for
 //	tree.mu        names and IDs; held for a look-up
-//	openings.mu, work.mu, held.mu, passthrough.mu, failureLog.mu  one field each;
+//	openings.mu, work.mu, passthrough.mu, failureLog.mu  one field each;
 //	               nothing is taken inside
 package fusefs

@@ -32,21 +32,23 @@ type Config struct {
 	// means 64.
 	Workers int
 
-	// MaxHeld bounds the bytes of writes that wait for their turn, of all files
-	// together; 0 means 1 GiB. Beyond it the whole mount waits.
+	// MaxHeld bounds the bytes of one file's writes that wait for their turn; 0
+	// means 4 GiB, as much as the kernel lets wait asynchronously. Beyond it writes
+	// fail with ENOMEM.
 	MaxHeld int64
 }
 
 const (
 	fsType         = "sluice"
 	defaultWorkers = 64
-	defaultHeld    = 1 << 30
 	maxWrite       = 1 << 20
 
 	// maxBackground is how many asynchronous requests the kernel lets the whole
 	// mount have in flight. A file whose device hangs uses up those of its clients,
 	// so it is larger than any queue of theirs.
 	maxBackground = 4096
+
+	defaultHeld = maxBackground * maxWrite
 )
 
 // FS is a mounted file system. Its methods may be called by many goroutines at
@@ -56,11 +58,11 @@ type FS struct {
 	log     *slog.Logger
 	loop    loop
 	tree    *tree
-	held    held
 	era     uint32        // in the handles that this process gives out
 	handles atomic.Uint32 // given out so far
 	agreed  agreement     // with the kernel, when it was mounted
-	notes   failureLog
+
+	interrupts interrupts
 
 	// control guards the rest and is held while the kernel is told of changes; no
 	// request ever waits for it.
@@ -95,9 +97,8 @@ func newFS(cfg Config) *FS {
 		cfg.MaxHeld = defaultHeld
 	}
 	fs := &FS{cfg: cfg, log: cfg.Logger.With("mount", cfg.Dir), tree: newTree(), era: newEra(), departures: map[string]*departure{}}
-	fs.held.max = cfg.MaxHeld
-	fs.held.freed.L = &fs.held.mu
-	fs.loop.data = fs.handle
+	fs.interrupts.noted, fs.interrupts.stop = map[uint64]int{}, make(chan struct{})
+	fs.loop.data, fs.loop.signal = fs.handle, fs.interrupted
 	fs.loop.fail = func(what string, err error) { fs.log.Error("FUSE: "+what, "err", err) }
 	return fs
 }
@@ -119,11 +120,6 @@ func (fs *FS) newProtocol(maxWrite int) *fuse.ProtocolServer {
 	return fuse.NewProtocolServer(m, fs.options(maxWrite))
 }
 
-// note logs, at most once a second, what slows all files.
-func (fs *FS) note(f *file, text string) {
-	fs.notes.warn(fs.log, text, "file", f.Name)
-}
-
 // Dir is where the file system is mounted.
 func (fs *FS) Dir() string { return fs.cfg.Dir }
 
@@ -139,6 +135,7 @@ func (fs *FS) Add(f File) error {
 		return err
 	}
 	n := newFile(f, fs.cfg.Workers)
+	n.work.maxHeld = fs.cfg.MaxHeld
 	fs.control.Lock()
 	defer fs.control.Unlock()
 	if fs.state > serving {

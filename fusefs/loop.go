@@ -25,6 +25,7 @@ import (
 //  5. the device moves the bytes from or to the reader's buffer, page aligned;
 //     the reply leaves with one write (data.go, zero.go, seek.go, copy.go)
 //  6. all else is answered by go-fuse's ProtocolServer (metadata.go)
+//  7. a signal to a client that waits is noted (interrupts.go)
 //
 // A reader is a goroutine. One at most waits for the next request (a second one
 // would be woken for each request that the first one takes while it spins); one
@@ -39,6 +40,7 @@ type loop struct {
 	dev      device
 	maxWrite int // bytes of the longest read or write
 	data     func(*reader, request)
+	signal   func(unique uint64) // the client of a request got one
 	protocol *fuse.ProtocolServer
 	fail     func(what string, err error)
 
@@ -60,6 +62,7 @@ type reader struct {
 	out  [outHeaderSize + 8]byte
 	from [2][]byte     // what ProtocolServer takes slices of
 	seek *extentBuffer // made at the first use
+	job  job           // of the request, when it waits in a device
 }
 
 func (l *loop) newReader() *reader {
@@ -93,6 +96,27 @@ func (l *loop) spawn() {
 	go l.read()
 }
 
+// lend runs a function with a reader that reads nothing, on a goroutine of its
+// own. The caller is a reader.
+func (l *loop) lend(f func(*reader)) {
+	l.alive.Add(1)
+	l.running.Add(1)
+	go func() {
+		defer l.running.Done()
+		defer l.retired()
+		r := l.newReader()
+		defer l.spare.Put(r)
+		f(r)
+	}()
+}
+
+// retired notes the end of a reader.
+func (l *loop) retired() {
+	if l.alive.Add(-1) == 0 {
+		close(l.finished)
+	}
+}
+
 // cover makes sure that somebody waits for requests, since the caller is about
 // to wait for something else.
 func (l *loop) cover() {
@@ -107,11 +131,7 @@ func (l *loop) again() bool { return l.waiting.CompareAndSwap(false, true) }
 
 func (l *loop) read() {
 	defer l.running.Done()
-	defer func() {
-		if l.alive.Add(-1) == 0 {
-			close(l.finished)
-		}
-	}()
+	defer l.retired()
 	r := l.newReader()
 	defer l.spare.Put(r)
 	for {
@@ -192,9 +212,9 @@ func (l *loop) serve(r *reader, in []byte) {
 	switch h.Opcode {
 	case opForget, opBatchForget: // files live until they are removed; the kernel expects no reply
 	case opInterrupt:
-		// The client got a signal. A write that was begun cannot be taken back, and
-		// Go programs get signals all the time. ENOSYS: do not send any more.
-		l.reply(r, h.Unique, unix.ENOSYS)
+		if len(in) >= int(unsafe.Sizeof(fuse.InterruptIn{})) { // the kernel expects no reply
+			l.signal(at[fuse.InterruptIn](in).Unique)
+		}
 	default:
 		if !known(h.Opcode) {
 			l.reply(r, h.Unique, unix.ENOSYS)

@@ -130,6 +130,7 @@ func (fs *FS) Detach(ctx context.Context) error {
 	fs.departed.Go(func() {
 		defer close(ended)
 		fs.loop.end()
+		fs.interrupts.end()
 		for _, f := range fs.tree.all() {
 			f.pass.leave(f)
 		}

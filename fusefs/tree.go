@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -113,6 +114,14 @@ func (t *tree) all() []*file {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return slices.Clone(t.order)
+}
+
+// known gives all files that requests may still be in, those that were taken out
+// of the folder too.
+func (t *tree) known() []*file {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.Collect(maps.Values(t.byID))
 }
 
 // after gives up to n files that stand behind a place in the order. Files that

@@ -73,6 +73,7 @@ func bytesOf[T any](v *T) []byte {
 type request struct {
 	code   uint32
 	unique uint64 // by which the kernel knows it; also marks one that is sent again
+	pid    uint32 // the client's thread, 0 when it is not known
 	node   uint64
 	handle uint64
 	off, n int64
@@ -88,7 +89,7 @@ type request struct {
 // parse reads a request of the data path. in holds at least its fixed part.
 func parse(in []byte) (req request, err error) {
 	h := at[fuse.InHeader](in)
-	req = request{code: h.Opcode, unique: h.Unique, node: h.NodeId}
+	req = request{code: h.Opcode, unique: h.Unique, pid: h.Pid, node: h.NodeId}
 	switch h.Opcode {
 	case opRead:
 		r := at[fuse.ReadIn](in)
@@ -120,6 +121,11 @@ func parse(in []byte) (req request, err error) {
 
 // durable reports whether a write has to be on the medium when it is answered.
 func (r *request) durable() bool { return r.flags&syscall.O_DSYNC != 0 }
+
+// changes reports whether the request changes what is in a file.
+func (r *request) changes() bool {
+	return r.code == opWrite || r.code == opFallocate || r.code == opCopyFileRange
+}
 
 // op is how the request is counted.
 func (r *request) op() Op {
