@@ -75,7 +75,6 @@ func TestFailures(t *testing.T) {
 		"ls mem://1M":                                 "open mem://1M: mem:// holds no images by name",
 		"rm x.img":                                    "stat x.img: no such file or directory",
 		"rm folder":                                   "remove folder: is not an image (kind: dir)",
-		"rm folder x.img":                             "remove folder: is not an image (kind: dir); stat x.img: no such file or directory",
 		"copy x.img y.img":                            "open x.img: no such file or directory",
 		"copy a.img b.img":                            "create b.img: the file exists; --force replaces it, --in-place writes into it",
 		"copy a.img folder":                           "open folder: is a directory",
@@ -96,6 +95,26 @@ func TestFailures(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 3 {
 		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+// TestSeveral: what fails does not keep the rest from being done, and has a line
+// of its own.
+func TestSeveral(t *testing.T) {
+	dir := t.TempDir()
+	disk(t, dir, "a.img")
+	disk(t, dir, "b.img")
+	link(t, dir, "link", "a.img")
+	o := sluice(t, dir, "rm", "x.img", "a.img", "--json", "link", "b.img")
+	want := "sluice: stat x.img: no such file or directory\nsluice: remove link: is a symbolic link to a.img, not an image; name the image itself, or remove the link with rm\n"
+	if o.code != exitFailure || o.stderr != want || o.stdout != "{\n  \"removed\": [\n    \"a.img\",\n    \"b.img\"\n  ]\n}\n" {
+		t.Errorf("%d, %q, %q", o.code, o.stderr, o.stdout)
+	}
+	if o := sluice(t, dir, "rm", "http://x/y", "none"); o.code != exitFailure || strings.Count(o.stderr, "\n") != 2 || strings.Count(o.stderr, "(see sluice rm --help)") != 1 {
+		t.Errorf("one is wrong usage: %d, %q", o.code, o.stderr)
+	}
+	if o := sluice(t, dir, "rm", "http://x/y", "http://x/z"); o.code != exitUsage || strings.Count(o.stderr, "\n") != 2 {
+		t.Errorf("both are: %d, %q", o.code, o.stderr)
 	}
 }
 
