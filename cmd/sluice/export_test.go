@@ -232,7 +232,7 @@ func TestExportFailures(t *testing.T) {
 		"set none --burst 1s":              "find export none: not found",
 		"list --api unix:/no/s":            "reach the daemon at unix:/no/s: it is not running there; start it (sluice daemon), or say where it is (--api ADDRESS)",
 		"events --api unix:/no/s":          "reach the daemon at unix:/no/s: it is not running there",
-		"list --api tcp:127.0.0.1:1 --api-cert c --api-key k --api-ca a": "read certificate c: open c: no such file or directory",
+		"list --api tcp:127.0.0.1:1 --api-cert c --api-key k --api-ca a": "read certificate c: no such file or directory",
 	} {
 		o := sluice(t, dir, append([]string{"export", "--api", at}, strings.Fields(line)...)...)
 		if o.code != exitFailure || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "sluice: "+want) {

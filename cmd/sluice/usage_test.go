@@ -84,7 +84,7 @@ func TestFailures(t *testing.T) {
 		"copy a.qcow2 x.img":                          "open a.qcow2: format qcow2 is not supported (known: raw); --src-format raw takes the bytes as they are",
 		"serve x.img --nbd unix:s":                    "open x.img: no such file or directory",
 		"serve a.img --nbd unix:no/s":                 "listen on unix:",
-		"serve a.img --tls-cert x --tls-key y":        "read certificate x: open x: no such file or directory",
+		"serve a.img --tls-cert x --tls-key y":        "read certificate x: no such file or directory",
 		"serve a.img --metrics 192.0.2.1:9808":        "serve metrics on 192.0.2.1:9808: cannot assign requested address",
 		"serve a.img --nbd unix:s --pid-file no/file": "write no/file: open no/file: no such file or directory",
 	} {

@@ -227,6 +227,60 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestProblems: all that is wrong is told, in the order of the lines.
+func TestProblems(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.toml")
+	look := func(text string) []Problem {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		list, err := Problems(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	got := look("fuse = \"srv\"\nlog_levl = \"info\"\n[tls]\ncert = \"" + dir + "/none.pem\"\nkey = \"/k\"\n[nonsense]\nx = 1\n" +
+		db + "allow = [\"h\"]\n" + db + db + "[[export]]\nname = \"e\"\n")
+	want := []Problem{
+		{1, `fuse: "srv": the path has to be absolute`},
+		{2, `unknown key "log_levl"; did you mean "log_level"?`},
+		{4, "tls: read certificate " + dir + "/none.pem: no such file or directory"},
+		{6, `unknown key "nonsense"`},
+		{11, `export "db": allow needs tls.ca, which proves the clients' names`},
+		{16, `export "db" is there already on line 13`},
+		{18, `export "e": url is missing`},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got := look(whole[:strings.Index(whole, "tls =")]); len(got) != 1 || got[0].Line != 2 {
+		t.Errorf("TCP without certificates: %+v", got)
+	}
+	if got := look(db); len(got) > 0 {
+		t.Errorf("nothing is wrong: %+v", got)
+	}
+	for _, c := range refused { // what Parse says comes first, or with more
+		_, err := Parse("x", []byte(c.text))
+		found := false
+		for _, p := range look(c.text) {
+			text := p.Text
+			if p.Line > 0 {
+				text = fmt.Sprintf("line %d: %s", p.Line, text)
+			}
+			found = found || err.Error() == "check configuration x: "+text
+		}
+		if !found {
+			t.Errorf("%q: %+v has not %v", c.text, look(c.text), err)
+		}
+	}
+	if _, err := Problems(filepath.Join(dir, "none")); block.KindOf(err) != block.NotFound {
+		t.Error(err)
+	}
+}
+
 func TestPasswordsAreNotRepeated(t *testing.T) {
 	for _, url := range []string{"nbd://user:s3cret@host/x#y", "nbd://user:s3cret@ho st/x"} {
 		_, err := Parse("x", []byte("[[export]]\nname = \"a\"\nurl = \""+url+"\"\n"))

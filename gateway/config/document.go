@@ -26,10 +26,20 @@ type mistake struct {
 	text string
 }
 
-// read walks through a file, notes where each key is, and gives the first place
-// that is not TOML, or that the structure has no place for.
+// read is readAll for those who want the first mistake alone.
 func read(data []byte) (*document, *mistake) {
-	d := &document{lines: map[string]int{}, counts: map[string]int{}}
+	d, all := readAll(data, 1)
+	if len(all) > 0 {
+		return nil, all[0]
+	}
+	return d, nil
+}
+
+// readAll walks through a file, notes where each key is, and gives the places that
+// the structure has no place for, and in the end the first that is not TOML; no more
+// than so many.
+func readAll(data []byte, most int) (d *document, all []*mistake) {
+	d = &document{lines: map[string]int{}, counts: map[string]int{}}
 	for at := 0; ; {
 		i := bytes.IndexByte(data[at:], '\n')
 		if i < 0 {
@@ -43,16 +53,23 @@ func read(data []byte) (*document, *mistake) {
 	for d.parser.NextExpression() {
 		var m *mistake
 		e := d.parser.Expression()
-		if e.Kind == unstable.KeyValue {
-			m = d.keyValue(in, path, e)
-		} else {
+		switch {
+		case e.Kind != unstable.KeyValue:
 			in, path, m = d.header(e)
+		case in != nil: // else the table that it belongs to was a mistake
+			m = d.keyValue(in, path, e)
 		}
-		if m != nil {
-			return nil, m
+		if m == nil {
+			continue
+		}
+		if all = append(all, m); len(all) == most {
+			return d, all
 		}
 	}
-	return d, d.malformed()
+	if m := d.malformed(); m != nil {
+		all = append(all, m)
+	}
+	return d, all
 }
 
 // malformed tells where the parser could not go on.
