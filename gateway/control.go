@@ -110,8 +110,8 @@ func (e *export) resized(st *stack) {
 	if e.counters != nil {
 		e.counters.SetInfo(st.top.Info())
 	}
-	if e.gw.cfg.Files != nil && !e.described().NoFUSE {
-		if err := e.gw.cfg.Files.Resized(e.name); err != nil {
+	if files := e.gw.files.Load(); files != nil && !e.described().NoFUSE {
+		if err := files.Resized(e.name); err != nil {
 			e.gw.cfg.Log.Error("FUSE clients were not told of the new size", "export", e.name, "err", err)
 		}
 	}
@@ -176,7 +176,8 @@ func (g *Gateway) Exchange(ctx context.Context, name string, next func(ctx conte
 // passthrough reports whether the kernel moves the FUSE file's bytes by itself.
 func (e *export) passthrough() bool {
 	s := e.described()
-	return s.Passthrough && e.gw.cfg.Files != nil && !s.NoFUSE && e.gw.cfg.Files.Passthrough(e.name)
+	files := e.gw.files.Load()
+	return s.Passthrough && files != nil && !s.NoFUSE && files.Passthrough(e.name)
 }
 
 // status describes the export as it is.
@@ -198,7 +199,12 @@ func (e *export) status() Status {
 	}
 	info := st.image.Current()
 	s.Size, s.ReadOnly, s.Capabilities = info.Size, info.ReadOnly, names(info.Caps)
-	if files := e.gw.cfg.Files; files != nil && !s.Spec.NoFUSE {
+	files := e.gw.files.Load()
+	switch {
+	case s.Spec.NoFUSE:
+	case files == nil:
+		s.FileError = e.gw.unmounted()
+	default:
 		s.File = filepath.Join(files.Dir(), e.name)
 		s.OpenFiles, _ = files.OpenCount(e.name) // none, when it is just being removed
 		s.Passthrough = files.Passthrough(e.name)

@@ -185,6 +185,10 @@ func (e *export) show(s spec.Spec, st *stack) error {
 // addFile puts a file into the mount.
 func (e *export) addFile(s spec.Spec, dev block.Device) error {
 	f := fusefs.File{
+	files := e.gw.files.Load()
+	if files == nil {
+		return nil
+	}
 		Name: s.Name, ID: e.id, Device: dev, ReadOnly: s.ReadOnly, Passthrough: s.Passthrough,
 		Mode: e.gw.cfg.Look.Mode, UID: e.gw.cfg.Look.UID, GID: e.gw.cfg.Look.GID,
 		Xattrs: map[string]string{
@@ -195,7 +199,11 @@ func (e *export) addFile(s spec.Spec, dev block.Device) error {
 	if e.counters != nil {
 		f.Observer = fileCounters{e.counters.FUSE()}
 	}
-	return e.gw.cfg.Files.Add(f)
+	err := files.Add(f)
+	if block.KindOf(err) == block.Closed {
+		return nil
+	}
+	return err
 }
 
 // filesChanged says that the mount has more or less to remember of itself, where
@@ -216,16 +224,17 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 	}
 	e.gone = true
 	s := e.spec
-	shown := (e.stack != nil || e.awaited != nil) && e.gw.cfg.Files != nil && !s.NoFUSE
+	files := e.gw.files.Load()
+	shown := (e.stack != nil || e.awaited != nil) && files != nil && !s.NoFUSE
 	e.mu.Unlock()
 	if !shown {
 		return nil
 	}
-	err := e.gw.cfg.Files.Remove(ctx, e.name, force)
+	err := files.Remove(ctx, e.name, force)
 	if force && block.KindOf(err) == block.Canceled { // who asked has gone; half of it is done
 		again, done := e.gw.limited(context.WithoutCancel(ctx))
 		defer done()
-		err = e.gw.cfg.Files.Remove(again, e.name, force)
+		err = files.Remove(again, e.name, force)
 	}
 	if block.KindOf(err) == block.NotFound {
 		return nil // the mount is closed already

@@ -30,7 +30,7 @@ type Config struct {
 	// that the server's TLS lets in. An export can narrow it down.
 	Allow []string
 
-	Files *fusefs.FS // where exports are files; may be nil; the caller's
+	Files *fusefs.FS // where exports are files; may be nil; the caller's. See Remounted
 	// FilesChanged is called when what the mount has to remember of itself has
 	// changed; may be nil.
 	FilesChanged func()
@@ -69,6 +69,7 @@ type Look struct {
 type Gateway struct {
 	cfg    Config
 	tuning atomic.Pointer[Tuning]
+	files  atomic.Pointer[fusefs.FS] // nil without a mount, also while it is unmounted
 	srv    *nbd.Server
 	events *events
 
@@ -96,6 +97,7 @@ func New(cfg Config) *Gateway {
 		g.cfg.Listen = endpoint.Listen
 	}
 	g.tuning.Store(&cfg.Tuning)
+	g.files.Store(cfg.Files)
 	server := cfg.Server
 	server.Catalog = catalog{g}
 	server.Logger = cfg.Log

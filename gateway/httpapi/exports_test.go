@@ -110,7 +110,9 @@ func TestStats(t *testing.T) {
 func TestDaemon(t *testing.T) {
 	reloaded := 0
 	b := start(t, standardLimits, func(c *Config) {
-		c.Addresses = wire.Addresses{API: []string{"unix:/a"}, FUSE: "/mnt"}
+		c.Daemon = func() (wire.Addresses, []string) {
+			return wire.Addresses{API: []string{"unix:/a"}, FUSE: "/mnt"}, []string{"/mnt was unmounted"}
+		}
 		c.Reload = func(context.Context) error {
 			if reloaded++; reloaded > 1 {
 				return block.Errorf(block.Invalid, "read", "sluice.toml", -1, "line 3: unknown key")
@@ -124,6 +126,7 @@ func TestDaemon(t *testing.T) {
 	want := wire.Daemon{
 		Version: "v1", PID: d.PID, Started: apitest.Start, Exports: 1,
 		Addresses: wire.Addresses{API: []string{"unix:/a"}, NBD: []string{}, FUSE: "/mnt"},
+		Problems:  []string{"/mnt was unmounted"},
 	}
 	if diff := cmp.Diff(want, d); diff != "" || d.PID <= 0 {
 		t.Error(diff, d.PID)
