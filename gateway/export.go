@@ -37,7 +37,8 @@ type export struct {
 	mu       sync.Mutex         // guards all below
 	abort    context.CancelFunc // ends the attempts to open it in the background; may be nil
 	spec     spec.Spec
-	state    State // but Held and Frozen, which the stack knows
+	asked    spec.Settings // as the configuration had them last
+	state    State         // but Held and Frozen, which the stack knows
 	since    time.Time
 	why      error
 	stack    *stack   // nil until it is open, and after its end
@@ -54,7 +55,7 @@ type export struct {
 
 func newExport(g *Gateway, s spec.Spec, from Source, id uint64) *export {
 	return &export{
-		gw: g, name: s.Name, id: id, source: from, spec: s, control: newTurnstile(),
+		gw: g, name: s.Name, id: id, source: from, spec: s, asked: s.Settings, control: newTurnstile(),
 		state: Opening, since: time.Now(), ready: make(chan struct{}), tried: make(chan struct{}),
 	}
 }
@@ -172,7 +173,7 @@ func (e *export) publish(ctx context.Context, s spec.Spec, st *stack) error {
 
 // show makes the FUSE file, where the gateway has a mount.
 func (e *export) show(s spec.Spec, st *stack) error {
-	if e.gw.cfg.Files == nil || s.NoFUSE || e.arrived(s, st) {
+	if s.NoFUSE || e.arrived(s, st) {
 		return nil
 	}
 	if err := e.addFile(s, st.top); err != nil {
@@ -182,13 +183,13 @@ func (e *export) show(s spec.Spec, st *stack) error {
 	return nil
 }
 
-// addFile puts a file into the mount.
+// addFile puts a file into the mount. One that somebody has unmounted takes none.
 func (e *export) addFile(s spec.Spec, dev block.Device) error {
-	f := fusefs.File{
 	files := e.gw.files.Load()
 	if files == nil {
 		return nil
 	}
+	f := fusefs.File{
 		Name: s.Name, ID: e.id, Device: dev, ReadOnly: s.ReadOnly, Passthrough: s.Passthrough,
 		Mode: e.gw.cfg.Look.Mode, UID: e.gw.cfg.Look.UID, GID: e.gw.cfg.Look.GID,
 		Xattrs: map[string]string{

@@ -81,6 +81,16 @@ func TestExportLife(t *testing.T) {
 		st.Spec.URL = "/images/disk.img"
 	})
 	do("set", "disk", "--write-bytes", "10M", "--burst", "1s", "--slow-request", "500ms", "--fault", "any:delay=1s", "--on-error-no-space")
+	fake.Set("other one", func(st *gateway.Status) { st.Source, st.FileError = gateway.FromConfig, "/srv was unmounted" })
+	if got, want := do("set", "other one", "--burst", "1s"), "other one is in the daemon's configuration: the change lasts until that is read again; make it there too to keep it\n"; got != want {
+		t.Errorf("%q", got)
+	}
+	if got := do("show", "other one"); !strings.Contains(got, "none: /srv was unmounted\n") {
+		t.Errorf("%q", got)
+	}
+	fake.Set("other one", func(st *gateway.Status) {
+		st.Source, st.FileError, st.Spec.Settings = gateway.FromAPI, "", spec.Settings{}
+	})
 	golden(t, "export-list.txt", do("list"))
 	golden(t, "export-list.json", do("list", "--json"))
 	golden(t, "export-show.txt", do("show", "disk"))
