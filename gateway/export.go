@@ -221,7 +221,7 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 	e.mu.Lock()
 	if n := e.clients; n > 0 && !force {
 		e.mu.Unlock()
-		return block.Errorf(block.Busy, "remove export", e.name, -1, "it has %d NBD client(s)", n)
+		return block.Errorf(block.Busy, "remove export", e.name, -1, "%s", clients(n))
 	}
 	e.gone = true
 	s := e.spec
@@ -248,6 +248,13 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 	}
 	e.filesChanged(s)
 	return nil
+}
+
+func clients(n int) string {
+	if n == 1 {
+		return "1 NBD client uses it"
+	}
+	return fmt.Sprintf("%d NBD clients use it", n)
 }
 
 // end ends a withdrawn export: clients finish, the image is flushed and closed.

@@ -189,7 +189,7 @@ func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) 
 	case g.closing:
 		return nil, block.Errorf(block.Closed, "add export", s.Name, -1, "the daemon is stopping")
 	case old != nil:
-		return nil, block.Errorf(block.Exists, "add export", s.Name, -1, "an export has that name (%s); remove it first", old.source)
+		return nil, block.Errorf(block.Exists, "add export", s.Name, -1, "an export has that name, %s", wayOut(old.source))
 	}
 	if g.cfg.Metrics != nil {
 		e.counters = g.cfg.Metrics.Export(s.Name)
@@ -197,6 +197,14 @@ func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) 
 	}
 	g.exports[s.Name] = e
 	return e, nil
+}
+
+// wayOut says where the export comes from that is in the way, and how to get rid of it.
+func wayOut(s Source) string {
+	if s == FromConfig {
+		return "from the configuration; take it out there and reload"
+	}
+	return "added over the API; remove it first"
 }
 
 // keep makes an export durable; of one from the configuration, what its FUSE file

@@ -273,7 +273,11 @@ func (e *export) tryOpen(ctx context.Context) (done bool) {
 	}
 	e.mu.Unlock()
 	if news {
-		e.gw.cfg.Log.Error("an image cannot be opened", "export", e.name, "err", err, "again", again)
+		text := "an image cannot be opened; sluice export resume tries again"
+		if again {
+			text = "an image cannot be opened; trying again until it can"
+		}
+		e.gw.cfg.Log.Error(text, "export", e.name, "err", err)
 		e.tell(ExportState)
 	}
 	return !again

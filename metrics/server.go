@@ -121,6 +121,10 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 		return l, nil
 	}
 	kind := block.KindOf(err)
+	var name *net.DNSError
+	if errors.As(err, &name) {
+		return nil, block.Errorf(block.NotFound, op, addr, -1, "look up the host %s: %s", name.Name, name.Err)
+	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		err = errno // without the address, which is named already

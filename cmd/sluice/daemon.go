@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -144,10 +145,15 @@ func (f *daemonFlags) load(cmd *cobra.Command) (*config.Config, error) {
 
 // check finds what the flags have made wrong.
 func (f *daemonFlags) check(cmd *cobra.Command, cfg *config.Config) error {
-	if err := cfg.Check(); err != nil {
-		return usagef(cmd, "%w", errors.Unwrap(err))
+	err := cfg.Check()
+	if err == nil {
+		return nil
 	}
-	return nil
+	text := errors.Unwrap(err).Error()
+	if key, _, _ := strings.Cut(text, ":"); cmd.Flags().Changed(key) {
+		text = "--" + text
+	}
+	return usagef(cmd, "%s", text)
 }
 
 // file reads the configuration; without one, everything is as usual.

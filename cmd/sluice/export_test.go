@@ -236,7 +236,7 @@ func TestExportFailures(t *testing.T) {
 		"remove used":                      "remove export used: 1 client uses it; --force ends its clients",
 		"resume none":                      "find export none: not found",
 		"stats none":                       "find export none: not found",
-		"resize disk 1M":                   "resize export disk: 1048576 bytes are less than the 1073741824 it has; the rest would be lost (permit it with shrink)",
+		"resize disk 1M":                   "resize export disk: 1048576 bytes are less than the 1073741824 it has; the rest would be lost (shrink permits that)",
 		"resize disk +9223372036854775807": "resize export disk: +9223372036854775807 bytes more than 1073741824 are too many",
 		"resize none +1":                   "find export none: not found",
 		"set none --burst 1s":              "find export none: not found",

@@ -43,7 +43,11 @@ func (f *exportRemoveFlags) run(cmd *cobra.Command, names []string) error {
 	return f.ask(cmd, func(c *apiclient.Client) error {
 		result := removed{Removed: []string{}}
 		failures := each(cmd.Context(), names, func(name string) error {
-			if err := c.Remove(cmd.Context(), name, f.force); err != nil {
+			err := c.Remove(cmd.Context(), name, f.force)
+			switch {
+			case err != nil && f.force:
+				return err
+			case err != nil:
 				return advise(err, block.Busy, "--force ends its clients")
 			}
 			result.Removed = append(result.Removed, name)

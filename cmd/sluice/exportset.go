@@ -58,7 +58,7 @@ func (f *exportSetFlags) run(cmd *cobra.Command, name string) error {
 		return usagef(cmd, "no setting is given")
 	}
 	if err := f.check(cmd, name); err != nil {
-		return usagef(cmd, "%w", err)
+		return usagef(cmd, "%w", inFlags(cmd, err))
 	}
 	return f.ask(cmd, func(c *apiclient.Client) error {
 		st, err := c.Change(cmd.Context(), name, changes)

@@ -86,7 +86,7 @@ func TestFailures(t *testing.T) {
 		"serve a.img --nbd unix:no/s":                 "listen on unix:",
 		"serve a.img --tls-cert x --tls-key y":        "read certificate x: no such file or directory",
 		"serve a.img --metrics 192.0.2.1:9808":        "serve metrics on 192.0.2.1:9808: cannot assign requested address",
-		"serve a.img --nbd unix:s --pid-file no/file": "write no/file: open no/file: no such file or directory",
+		"serve a.img --nbd unix:s --pid-file no/file": "write pid file no/file: no such file or directory",
 	} {
 		o := sluice(t, dir, strings.Fields(line)...)
 		if o.code != exitFailure || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "sluice: "+want) {

@@ -99,17 +99,17 @@ func (d *document) header(e *unstable.Node) (*table, string, *mistake) {
 		path = join(path, k.name)
 		switch {
 		case k.takes == single && it.IsLast() && e.Kind == unstable.ArrayTable:
-			return nil, "", &mistake{at, fmt.Sprintf("%q is one table: write [%s]", path, path)}
+			return nil, "", &mistake{at, fmt.Sprintf("%q is one table: write [%s]", shape(path), shape(path))}
 		case k.takes == single:
 		case k.takes != many:
-			return nil, "", &mistake{at, fmt.Sprintf("%q takes %s and is no table", path, k.words())}
+			return nil, "", &mistake{at, fmt.Sprintf("%q takes %s and is no table", shape(path), k.words(shape(path)))}
 		case !it.IsLast():
 			if d.counts[path] == 0 {
 				return nil, "", &mistake{at, fmt.Sprintf("there is no [[%s]] above that this could belong to", path)}
 			}
 			path = element(path, d.counts[path]-1)
 		case e.Kind != unstable.ArrayTable:
-			return nil, "", &mistake{at, fmt.Sprintf("%q may be there more than once: write [[%s]]", path, path)}
+			return nil, "", &mistake{at, fmt.Sprintf("%q may be there more than once: write [[%s]]", shape(path), shape(path))}
 		default:
 			d.counts[path]++
 			path = element(path, d.counts[path]-1)
@@ -134,7 +134,7 @@ func (d *document) keyValue(in *table, path string, e *unstable.Node) *mistake {
 			return d.value(k, path, e.Value())
 		}
 		if k.takes != single {
-			return &mistake{at, fmt.Sprintf("%q takes %s", path, k.words())}
+			return &mistake{at, fmt.Sprintf("%q takes %s", shape(path), k.words(shape(path)))}
 		}
 		in = k.table
 	}
@@ -143,7 +143,7 @@ func (d *document) keyValue(in *table, path string, e *unstable.Node) *mistake {
 
 // value looks at what a key was given.
 func (d *document) value(k *key, path string, v *unstable.Node) *mistake {
-	wrong := &mistake{d.lines[path], fmt.Sprintf("%q takes %s", path, k.words())}
+	wrong := &mistake{d.lines[path], fmt.Sprintf("%q takes %s", shape(path), k.words(shape(path)))}
 	if !k.takes.accepts(v.Kind) {
 		return wrong
 	}

@@ -306,7 +306,7 @@ func (d *daemon) wait(stop context.Context, hangup <-chan os.Signal) error {
 		case <-hangup:
 			d.serving.Go(func() {
 				if err := d.reload(stop); err != nil {
-					d.Log.Error("the configuration is not what it was asked to be", "err", err)
+					d.tellReload(err)
 				}
 			})
 		}
@@ -325,7 +325,7 @@ func (d *daemon) reload(ctx context.Context) error {
 	defer func() { d.tell(d.notifier.Ready()) }()
 	next, err := d.Reread()
 	if err != nil {
-		return err
+		return &refused{err}
 	}
 	for _, key := range config.NeedRestart(d.Config, next) {
 		d.Log.Warn("this takes effect with the next start", "key", key)
@@ -340,7 +340,25 @@ func (d *daemon) reload(ctx context.Context) error {
 	defer done()
 	d.gw.Settled(settled)
 	d.gw.Announce(gateway.Event{Kind: gateway.Reloaded})
+	if err == nil {
+		d.Log.Info("the configuration was read again", "exports", len(next.Exports))
+	}
 	return err
+}
+
+// refused is the error of a configuration that is not right.
+type refused struct{ error }
+
+func (r *refused) Unwrap() error { return r.error }
+
+// tellReload logs why a reload has failed, for nobody waits for its end.
+func (d *daemon) tellReload(err error) {
+	var all *refused
+	if errors.As(err, &all) {
+		d.Log.Error("the configuration is not right, and everything stays as it was", "err", err)
+		return
+	}
+	d.Log.Error("the reload could not do all that the configuration says", "err", err)
 }
 
 // close ends what open has begun, as far as it came. All of it together has the

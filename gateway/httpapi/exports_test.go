@@ -66,7 +66,7 @@ func TestLife(t *testing.T) {
 	b.want(200, "POST", "/v1/exports/disk/resize", `{"size":"2G"}`, &st)
 	same(st)
 	p := b.fails(422, "POST", "/v1/exports/disk/resize", `{"size":1073741824}`)
-	if want := "resize export disk: 1073741824 bytes are less than the 2147483648 it has; the rest would be lost (permit it with shrink)"; p.Detail != want {
+	if want := "resize export disk: 1073741824 bytes are less than the 2147483648 it has; the rest would be lost (shrink permits that)"; p.Detail != want {
 		t.Errorf("%q", p.Detail)
 	}
 	st, want.Size = gateway.Status{}, 1<<30

@@ -7,6 +7,7 @@
 package spec
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -193,7 +194,7 @@ func (s *Settings) check() (field, why string) {
 	}
 	for _, text := range s.Faults {
 		if _, err := fault.Parse(text); err != nil {
-			return "faults", fmt.Sprintf("has a bad rule: %v", err)
+			return "faults", fmt.Sprintf("has a bad rule %q: %v", text, errors.Unwrap(err))
 		}
 	}
 	return "", ""
