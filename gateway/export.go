@@ -285,7 +285,7 @@ func (e *export) drain(ctx context.Context) {
 	defer done()
 	err := errors.Join(e.gw.srv.End(ctx, e.name), e.own.end(ctx))
 	if err != nil {
-		e.gw.cfg.Log.Warn("requests in progress were cut off", "export", e.name, "err", err)
+		e.gw.cfg.Log.Warn("requests in progress were cut off", "export", e.name, "why", whyCut(err))
 	}
 	e.mu.Lock()
 	idle := make(chan struct{})
@@ -319,6 +319,17 @@ func (e *export) release(ctx context.Context, st *stack) error {
 		err = block.Wrap(st.top.Flush(ctx), "flush", e.name, -1)
 	}
 	return errors.Join(err, block.Wrap(st.top.Close(), "close", e.name, -1))
+}
+
+// whyCut says why a drain has come to an end too soon.
+func whyCut(err error) string {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "they took longer than the shutdown timeout"
+	case errors.Is(err, context.Canceled):
+		return "a second signal, or whoever asked for it has gone"
+	}
+	return err.Error()
 }
 
 // ownSockets are an export's sockets besides the gateway's, with a server of

@@ -354,7 +354,7 @@ func (g *Gateway) Close(cut context.Context) error {
 		}
 	}
 	if err := g.srv.Shutdown(ctx); err != nil {
-		g.cfg.Log.Warn("requests in progress were cut off", "err", err)
+		g.cfg.Log.Warn("requests in progress were cut off", "why", whyCut(err))
 	}
 	cutting.Wait()
 	err := g.endAll(ctx)
