@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/gateway"
+	"sluice/gateway/apiclient"
 	"sluice/gateway/spec"
 	"sluice/internal/lab"
 )
@@ -134,6 +135,71 @@ func TestDaemonMountsAgainLater(t *testing.T) {
 	}
 	if isMounted(mount) {
 		t.Error("still mounted")
+	}
+}
+
+// TestUnmountedUnderAManager: the manager does not keep a mount that is gone, and
+// keeps the next one, which outlives the process as the first would have.
+func TestUnmountedUnderAManager(t *testing.T) {
+	d := newManaged(t)
+	d.image("a", "--passthrough")
+	file := filepath.Join(d.mount, "a")
+	kept := func() (n int) {
+		for _, name := range d.m.Stored() {
+			if name == "fuse" || name == "fuse-state" {
+				n++
+			}
+		}
+		return n
+	}
+	starts(t, file, 0)
+	unmount(t, d.mount)
+	d.m.Await("FDNAME=fuse-state")
+	if n := kept(); n != 0 {
+		t.Errorf("%d descriptors are kept of a mount that is gone", n)
+	}
+	c, err := apiclient.New(apiclient.Config{Address: "unix:" + d.at("api")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := c.Show(t.Context(), "a"); err != nil || !st.Passthrough {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if n := kept(); n != 2 {
+		t.Errorf("%d descriptors are kept of the new mount", n)
+	}
+	d.m.Kill9()
+	d.m.Restart()
+	starts(t, file, 0)
+	unmount(t, d.mount)
+	if err := d.m.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPassthroughComesBack: the kernel, which has the image open, does not keep the
+// next process from locking it.
+func TestPassthroughComesBack(t *testing.T) {
+	lab.Need(t, "qemu-io")
+	d := newManaged(t)
+	d.image("a", "--passthrough")
+	file := filepath.Join(d.mount, "a")
+	put := func(with string) { // in a process of its own: see the package comment of fusefs
+		t.Helper()
+		lab.Run(t, "qemu-io", "-f", "raw", "-c", "write -P "+with+" 0 4k", file)
+	}
+	put("5")
+	d.m.Kill9()
+	d.m.Restart()
+	starts(t, file, 5)
+	put("6")
+	starts(t, file, 6)
+	if err := d.m.Stop(); err != nil {
+		t.Error(err)
 	}
 }
 
