@@ -1,8 +1,8 @@
 package fusefs
 
 import (
-	"fmt"
 	"encoding/binary"
+	"fmt"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
