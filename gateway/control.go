@@ -44,7 +44,12 @@ func (e *export) change(s spec.Settings) (Status, error) {
 	before, old, st := e.spec, e.rules, e.stack
 	e.spec, e.rules = next, rules
 	e.mu.Unlock()
-	if err := e.gw.keep(e); err != nil {
+	if e.adding { // it may yet fail; if not, Add keeps what it is by then
+		err = nil
+	} else {
+		err = e.gw.keep(e)
+	}
+	if err != nil {
 		e.mu.Lock()
 		e.spec, e.rules = before, old
 		e.mu.Unlock()

@@ -33,6 +33,7 @@ type export struct {
 	// control is held by the one who opens, changes, exchanges or ends it. It is
 	// taken before Gateway.mu and before mu.
 	control turnstile
+	adding  bool // guarded by control: the state is to know nothing of it yet
 
 	mu       sync.Mutex         // guards all below
 	abort    context.CancelFunc // ends the attempts to open it in the background; may be nil

@@ -146,6 +146,7 @@ func (g *Gateway) Add(ctx context.Context, s spec.Spec) (Status, error) {
 	}
 	defer e.control.unlock()
 	defer e.attempted()
+	e.adding = false
 	if err := e.open(ctx); err != nil {
 		e.fail()
 		g.forget(e)
@@ -176,13 +177,14 @@ func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) 
 	if err != nil {
 		return nil, err
 	}
+	adding := from == FromAPI && id == 0
 	if id == 0 && g.cfg.State != nil {
 		if id, err = g.cfg.State.NextID(); err != nil {
 			return nil, err
 		}
 	}
 	e := newExport(g, s, from, id)
-	e.rules = rules
+	e.rules, e.adding = rules, adding
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch old := g.exports[s.Name]; {
