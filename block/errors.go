@@ -109,7 +109,11 @@ func Wrap(err error, op, object string, off int64) error {
 	if errors.As(err, &e) && e.Object != "" {
 		return err
 	}
-	return &Error{Kind: KindOf(err), Op: op, Object: object, Off: off, Err: err}
+	kind := KindOf(err)
+	if p, ok := err.(*fs.PathError); ok && p.Path == object {
+		err = p.Err // the path is told already
+	}
+	return &Error{Kind: kind, Op: op, Object: object, Off: off, Err: err}
 }
 
 // Error gives operation, object, offset and cause in one line.

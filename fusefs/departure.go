@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"encoding/binary"
+	"fmt"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ func (fs *FS) depart(name string, force bool) (*departure, error) {
 		force = false
 	}
 	if n, ok := f.opens.shut(force); !ok {
-		return nil, block.Errorf(block.Busy, "remove file", name, -1, "it is open (%d times)", n)
+		return nil, block.Errorf(block.Busy, "remove file", name, -1, "%s", inUse(n, f.pass.active()))
 	}
 	fs.tree.hide(f)
 	if fs.state == serving {
@@ -41,6 +42,18 @@ func (fs *FS) depart(name string, force bool) (*departure, error) {
 		f.ended.end()
 	}
 	return fs.await(f), nil
+}
+
+// inUse says why a file cannot be removed.
+func inUse(openings int, passthrough bool) string {
+	text := "it is open"
+	if openings > 1 {
+		text = fmt.Sprintf("it is open %d times", openings)
+	}
+	if passthrough {
+		text += ", and the kernel does not take passthrough back: its users have to close it"
+	}
+	return text
 }
 
 // await lets no more requests of a file in and frees its device when the last

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"strconv"
 	"sync"
 	"unsafe"
 
@@ -63,18 +64,37 @@ func (p *passthrough) register(dev device, f *file, known int32) error {
 	}
 	id := known
 	if id == 0 {
-		m := fuse.BackingMap{Fd: int32(r.FD)}
-		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dev.fd), backingOpen, uintptr(unsafe.Pointer(&m)))
-		if errno != 0 {
+		if id, err = tellBacking(dev, r.FD); err != nil {
 			f.dev.Ranger.UnpinRange(r)
-			return errno
+			return err
 		}
-		id = int32(n)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.on, p.id, p.pinned = true, id, r
 	return nil
+}
+
+// tellBacking makes a local file known to the kernel, which keeps it open for as long
+// as the mount is there, also after a process that is killed. It is opened once more
+// for that: otherwise the image's locks would stay as long, and keep the next process
+// out.
+func tellBacking(dev device, fd int) (id int32, err error) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return 0, err
+	}
+	own, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), flags&(unix.O_ACCMODE|unix.O_DIRECT)|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = unix.Close(own) }()
+	m := fuse.BackingMap{Fd: int32(own)}
+	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dev.fd), backingOpen, uintptr(unsafe.Pointer(&m)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int32(n), nil
 }
 
 // pinWhole pins the file that a device is a plain view of.

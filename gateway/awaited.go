@@ -111,7 +111,7 @@ func (a *awaited) Close() error { return nil }
 // many bytes. With passthrough there can be none before the image is there.
 func (e *export) await(size int64) {
 	s := e.described()
-	if e.gw.cfg.Files == nil || s.NoFUSE || s.Passthrough || size == 0 {
+	if e.gw.files.Load() == nil || s.NoFUSE || s.Passthrough || size == 0 {
 		return
 	}
 	a := newAwaited(size)
@@ -134,7 +134,14 @@ func (e *export) arrived(s spec.Spec, st *stack) bool {
 		return false
 	}
 	a.arrive(st.top)
-	if err := e.gw.cfg.Files.Resized(s.Name); err != nil {
+	files := e.gw.files.Load()
+	if files == nil {
+		return true
+	}
+	if _, err := files.ID(s.Name); err != nil {
+		return false // the mount is another one now
+	}
+	if err := files.Resized(s.Name); err != nil {
 		e.gw.cfg.Log.Error("FUSE clients were not told of the size", "export", e.name, "err", err)
 	}
 	return true

@@ -44,7 +44,12 @@ func (e *export) change(s spec.Settings) (Status, error) {
 	before, old, st := e.spec, e.rules, e.stack
 	e.spec, e.rules = next, rules
 	e.mu.Unlock()
-	if err := e.gw.keep(e); err != nil {
+	if e.adding { // it may yet fail; if not, Add keeps what it is by then
+		err = nil
+	} else {
+		err = e.gw.keep(e)
+	}
+	if err != nil {
 		e.mu.Lock()
 		e.spec, e.rules = before, old
 		e.mu.Unlock()
@@ -110,8 +115,8 @@ func (e *export) resized(st *stack) {
 	if e.counters != nil {
 		e.counters.SetInfo(st.top.Info())
 	}
-	if e.gw.cfg.Files != nil && !e.described().NoFUSE {
-		if err := e.gw.cfg.Files.Resized(e.name); err != nil {
+	if files := e.gw.files.Load(); files != nil && !e.described().NoFUSE {
+		if err := files.Resized(e.name); err != nil {
 			e.gw.cfg.Log.Error("FUSE clients were not told of the new size", "export", e.name, "err", err)
 		}
 	}
@@ -176,7 +181,8 @@ func (g *Gateway) Exchange(ctx context.Context, name string, next func(ctx conte
 // passthrough reports whether the kernel moves the FUSE file's bytes by itself.
 func (e *export) passthrough() bool {
 	s := e.described()
-	return s.Passthrough && e.gw.cfg.Files != nil && !s.NoFUSE && e.gw.cfg.Files.Passthrough(e.name)
+	files := e.gw.files.Load()
+	return s.Passthrough && files != nil && !s.NoFUSE && files.Passthrough(e.name)
 }
 
 // status describes the export as it is.
@@ -198,7 +204,12 @@ func (e *export) status() Status {
 	}
 	info := st.image.Current()
 	s.Size, s.ReadOnly, s.Capabilities = info.Size, info.ReadOnly, names(info.Caps)
-	if files := e.gw.cfg.Files; files != nil && !s.Spec.NoFUSE {
+	files := e.gw.files.Load()
+	switch {
+	case s.Spec.NoFUSE:
+	case files == nil:
+		s.FileError = e.gw.unmounted()
+	default:
 		s.File = filepath.Join(files.Dir(), e.name)
 		s.OpenFiles, _ = files.OpenCount(e.name) // none, when it is just being removed
 		s.Passthrough = files.Passthrough(e.name)

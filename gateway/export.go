@@ -33,11 +33,13 @@ type export struct {
 	// control is held by the one who opens, changes, exchanges or ends it. It is
 	// taken before Gateway.mu and before mu.
 	control turnstile
+	adding  bool // guarded by control: the state is to know nothing of it yet
 
 	mu       sync.Mutex         // guards all below
 	abort    context.CancelFunc // ends the attempts to open it in the background; may be nil
 	spec     spec.Spec
-	state    State // but Held and Frozen, which the stack knows
+	asked    spec.Settings // as the configuration had them last
+	state    State         // but Held and Frozen, which the stack knows
 	since    time.Time
 	why      error
 	stack    *stack   // nil until it is open, and after its end
@@ -54,7 +56,7 @@ type export struct {
 
 func newExport(g *Gateway, s spec.Spec, from Source, id uint64) *export {
 	return &export{
-		gw: g, name: s.Name, id: id, source: from, spec: s, control: newTurnstile(),
+		gw: g, name: s.Name, id: id, source: from, spec: s, asked: s.Settings, control: newTurnstile(),
 		state: Opening, since: time.Now(), ready: make(chan struct{}), tried: make(chan struct{}),
 	}
 }
@@ -172,7 +174,7 @@ func (e *export) publish(ctx context.Context, s spec.Spec, st *stack) error {
 
 // show makes the FUSE file, where the gateway has a mount.
 func (e *export) show(s spec.Spec, st *stack) error {
-	if e.gw.cfg.Files == nil || s.NoFUSE || e.arrived(s, st) {
+	if s.NoFUSE || e.arrived(s, st) {
 		return nil
 	}
 	if err := e.addFile(s, st.top); err != nil {
@@ -182,8 +184,12 @@ func (e *export) show(s spec.Spec, st *stack) error {
 	return nil
 }
 
-// addFile puts a file into the mount.
+// addFile puts a file into the mount. One that somebody has unmounted takes none.
 func (e *export) addFile(s spec.Spec, dev block.Device) error {
+	files := e.gw.files.Load()
+	if files == nil {
+		return nil
+	}
 	f := fusefs.File{
 		Name: s.Name, ID: e.id, Device: dev, ReadOnly: s.ReadOnly, Passthrough: s.Passthrough,
 		Mode: e.gw.cfg.Look.Mode, UID: e.gw.cfg.Look.UID, GID: e.gw.cfg.Look.GID,
@@ -195,7 +201,11 @@ func (e *export) addFile(s spec.Spec, dev block.Device) error {
 	if e.counters != nil {
 		f.Observer = fileCounters{e.counters.FUSE()}
 	}
-	return e.gw.cfg.Files.Add(f)
+	err := files.Add(f)
+	if block.KindOf(err) == block.Closed {
+		return nil
+	}
+	return err
 }
 
 // filesChanged says that the mount has more or less to remember of itself, where
@@ -212,20 +222,21 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 	e.mu.Lock()
 	if n := e.clients; n > 0 && !force {
 		e.mu.Unlock()
-		return block.Errorf(block.Busy, "remove export", e.name, -1, "it has %d NBD client(s)", n)
+		return block.Errorf(block.Busy, "remove export", e.name, -1, "%s", clients(n))
 	}
 	e.gone = true
 	s := e.spec
-	shown := (e.stack != nil || e.awaited != nil) && e.gw.cfg.Files != nil && !s.NoFUSE
+	files := e.gw.files.Load()
+	shown := (e.stack != nil || e.awaited != nil) && files != nil && !s.NoFUSE
 	e.mu.Unlock()
 	if !shown {
 		return nil
 	}
-	err := e.gw.cfg.Files.Remove(ctx, e.name, force)
+	err := files.Remove(ctx, e.name, force)
 	if force && block.KindOf(err) == block.Canceled { // who asked has gone; half of it is done
 		again, done := e.gw.limited(context.WithoutCancel(ctx))
 		defer done()
-		err = e.gw.cfg.Files.Remove(again, e.name, force)
+		err = files.Remove(again, e.name, force)
 	}
 	if block.KindOf(err) == block.NotFound {
 		return nil // the mount is closed already
@@ -238,6 +249,13 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 	}
 	e.filesChanged(s)
 	return nil
+}
+
+func clients(n int) string {
+	if n == 1 {
+		return "1 NBD client uses it"
+	}
+	return fmt.Sprintf("%d NBD clients use it", n)
 }
 
 // end ends a withdrawn export: clients finish, the image is flushed and closed.
@@ -268,7 +286,7 @@ func (e *export) drain(ctx context.Context) {
 	defer done()
 	err := errors.Join(e.gw.srv.End(ctx, e.name), e.own.end(ctx))
 	if err != nil {
-		e.gw.cfg.Log.Warn("requests in progress were cut off", "export", e.name, "err", err)
+		e.gw.cfg.Log.Warn("requests in progress were cut off", "export", e.name, "why", whyCut(err))
 	}
 	e.mu.Lock()
 	idle := make(chan struct{})
@@ -302,6 +320,17 @@ func (e *export) release(ctx context.Context, st *stack) error {
 		err = block.Wrap(st.top.Flush(ctx), "flush", e.name, -1)
 	}
 	return errors.Join(err, block.Wrap(st.top.Close(), "close", e.name, -1))
+}
+
+// whyCut says why a drain has come to an end too soon.
+func whyCut(err error) string {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "they took longer than the shutdown timeout"
+	case errors.Is(err, context.Canceled):
+		return "a second signal, or whoever asked for it has gone"
+	}
+	return err.Error()
 }
 
 // ownSockets are an export's sockets besides the gateway's, with a server of

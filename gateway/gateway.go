@@ -30,7 +30,7 @@ type Config struct {
 	// that the server's TLS lets in. An export can narrow it down.
 	Allow []string
 
-	Files *fusefs.FS // where exports are files; may be nil; the caller's
+	Files *fusefs.FS // where exports are files; may be nil; the caller's. See Remounted
 	// FilesChanged is called when what the mount has to remember of itself has
 	// changed; may be nil.
 	FilesChanged func()
@@ -69,6 +69,7 @@ type Look struct {
 type Gateway struct {
 	cfg    Config
 	tuning atomic.Pointer[Tuning]
+	files  atomic.Pointer[fusefs.FS] // nil without a mount, also while it is unmounted
 	srv    *nbd.Server
 	events *events
 
@@ -96,6 +97,7 @@ func New(cfg Config) *Gateway {
 		g.cfg.Listen = endpoint.Listen
 	}
 	g.tuning.Store(&cfg.Tuning)
+	g.files.Store(cfg.Files)
 	server := cfg.Server
 	server.Catalog = catalog{g}
 	server.Logger = cfg.Log
@@ -144,6 +146,7 @@ func (g *Gateway) Add(ctx context.Context, s spec.Spec) (Status, error) {
 	}
 	defer e.control.unlock()
 	defer e.attempted()
+	e.adding = false
 	if err := e.open(ctx); err != nil {
 		e.fail()
 		g.forget(e)
@@ -174,20 +177,21 @@ func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) 
 	if err != nil {
 		return nil, err
 	}
+	adding := from == FromAPI && id == 0
 	if id == 0 && g.cfg.State != nil {
 		if id, err = g.cfg.State.NextID(); err != nil {
 			return nil, err
 		}
 	}
 	e := newExport(g, s, from, id)
-	e.rules = rules
+	e.rules, e.adding = rules, adding
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch old := g.exports[s.Name]; {
 	case g.closing:
 		return nil, block.Errorf(block.Closed, "add export", s.Name, -1, "the daemon is stopping")
 	case old != nil:
-		return nil, block.Errorf(block.Exists, "add export", s.Name, -1, "an export has that name (%s); remove it first", old.source)
+		return nil, block.Errorf(block.Exists, "add export", s.Name, -1, "an export has that name, %s", wayOut(old.source))
 	}
 	if g.cfg.Metrics != nil {
 		e.counters = g.cfg.Metrics.Export(s.Name)
@@ -195,6 +199,14 @@ func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) 
 	}
 	g.exports[s.Name] = e
 	return e, nil
+}
+
+// wayOut says where the export comes from that is in the way, and how to get rid of it.
+func wayOut(s Source) string {
+	if s == FromConfig {
+		return "from the configuration; take it out there and reload"
+	}
+	return "added over the API; remove it first"
 }
 
 // keep makes an export durable; of one from the configuration, what its FUSE file
@@ -344,7 +356,7 @@ func (g *Gateway) Close(cut context.Context) error {
 		}
 	}
 	if err := g.srv.Shutdown(ctx); err != nil {
-		g.cfg.Log.Warn("requests in progress were cut off", "err", err)
+		g.cfg.Log.Warn("requests in progress were cut off", "why", whyCut(err))
 	}
 	cutting.Wait()
 	err := g.endAll(ctx)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,6 +127,9 @@ func (g *Gateway) reconcile(ctx context.Context, list []spec.Spec) []error {
 		working.Go(func() {
 			s, stays := wanted[e.name]
 			var err error
+			if stays {
+				e.tellReplaced(s.Settings)
+			}
 			if stays && sameImage(e.described(), s) {
 				err = e.settle(ctx, s)
 			} else {
@@ -153,12 +157,28 @@ func same(a, b spec.Spec) bool {
 	return err == nil && err2 == nil && bytes.Equal(one, two)
 }
 
+// tellReplaced logs which settings, as somebody has changed them at run time, the
+// configuration is about to replace.
+func (e *export) tellReplaced(next spec.Settings) {
+	e.mu.Lock()
+	asked, now := e.asked, e.spec.Settings
+	e.mu.Unlock()
+	for _, key := range now.Differ(asked) {
+		if slices.Contains(now.Differ(next), key) {
+			e.gw.cfg.Log.Warn("what was set at run time is replaced by what the configuration says", "export", e.name, "key", key)
+		}
+	}
+}
+
 // settle gives an export the settings of the configuration.
 func (e *export) settle(ctx context.Context, s spec.Spec) error {
 	if err := e.control.lock(ctx); err != nil {
 		return err
 	}
 	defer e.control.unlock()
+	e.mu.Lock()
+	e.asked = s.Settings
+	e.mu.Unlock()
 	if same(e.described(), s) {
 		return nil
 	}
@@ -253,7 +273,11 @@ func (e *export) tryOpen(ctx context.Context) (done bool) {
 	}
 	e.mu.Unlock()
 	if news {
-		e.gw.cfg.Log.Error("an image cannot be opened", "export", e.name, "err", err, "again", again)
+		text := "an image cannot be opened; sluice export resume tries again"
+		if again {
+			text = "an image cannot be opened; trying again until it can"
+		}
+		e.gw.cfg.Log.Error(text, "export", e.name, "err", err)
 		e.tell(ExportState)
 	}
 	return !again

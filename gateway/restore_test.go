@@ -1,8 +1,12 @@
 package gateway
 
 import (
+	"bytes"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sluice/block"
 	"sluice/gateway/spec"
@@ -94,4 +98,51 @@ func TestRefusedAddChangesNothing(t *testing.T) {
 	if records, err := h.state.All(); err != nil || len(records) != 1 {
 		t.Errorf("%+v, %v", records, err)
 	}
+}
+
+// TestReloadTellsWhatItReplaces: what somebody set at run time is not lost without a
+// word, and what is only new in the configuration is no such thing.
+func TestReloadTellsWhatItReplaces(t *testing.T) {
+	var log bytes.Buffer
+	h := newHouse(t, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	configure := func(s spec.Settings) (told []string) {
+		t.Helper()
+		log.Reset()
+		list := []spec.Spec{{Name: "a", URL: "mem://1M", Settings: s}, {Name: "b", URL: "mem://1M"}}
+		if err := h.Configure(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+		h.Settled(t.Context())
+		for line := range strings.Lines(log.String()) {
+			if _, rest, ok := strings.Cut(strings.TrimSpace(line), `msg="what was set at run time is replaced by what the configuration says" `); ok {
+				told = append(told, rest)
+			}
+		}
+		return told
+	}
+	is := func(what string, got []string, want ...string) {
+		t.Helper()
+		if strings.Join(got, "|") != strings.Join(want, "|") {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	first := spec.Settings{Throttle: spec.Throttle{ReadIOPS: 100}, SlowRequest: spec.Duration(time.Second)}
+	is("the start", configure(first))
+	next := first
+	next.Throttle.ReadIOPS = 200
+	is("a change of the configuration", configure(next))
+	byHand := next
+	byHand.Throttle.ReadIOPS, byHand.OnError.Policy = 300, "error"
+	if _, err := h.Change(t.Context(), "a", byHand); err != nil {
+		t.Fatal(err)
+	}
+	is("changes by hand", configure(next), "export=a key=on_error", "export=a key=throttle")
+	is("once more", configure(next))
+	if st, err := h.Show("a"); err != nil || len(st.Spec.Differ(next)) > 0 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if _, err := h.Change(t.Context(), "a", byHand); err != nil {
+		t.Fatal(err)
+	}
+	is("the configuration has followed", configure(byHand))
 }

@@ -177,7 +177,7 @@ func (s *Single) drain(cut context.Context) {
 		s.cfg.Logger.Info("draining", "connections", n)
 	}
 	if err := s.srv.Shutdown(ctx); err != nil {
-		s.cfg.Logger.Warn("requests in progress were cut off", "err", err)
+		s.cfg.Logger.Warn("requests in progress were cut off", "why", whyCut(err))
 	}
 	if s.cfg.Files == nil {
 		return

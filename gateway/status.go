@@ -50,11 +50,12 @@ type Status struct {
 	ReadOnly     bool     `json:"read_only"`
 	Capabilities []string `json:"capabilities"`
 
-	URIs        []string `json:"uris"`           // of NBD
-	File        string   `json:"file,omitempty"` // path under FUSE
-	Passthrough bool     `json:"passthrough"`    // the kernel moves the FUSE file's bytes
-	Connections int      `json:"connections"`    // NBD clients
-	OpenFiles   int      `json:"open_files"`     // open FUSE files
+	URIs        []string `json:"uris"`                 // of NBD
+	File        string   `json:"file,omitempty"`       // path under FUSE
+	FileError   string   `json:"file_error,omitempty"` // why there is no file where there should be one
+	Passthrough bool     `json:"passthrough"`          // the kernel moves the FUSE file's bytes
+	Connections int      `json:"connections"`          // NBD clients
+	OpenFiles   int      `json:"open_files"`           // open FUSE files
 	HeldNow     int      `json:"held_requests"`
 }
 
@@ -98,5 +99,7 @@ const (
 	ExportState   EventKind = "state"   // its state
 	ExportSwapped EventKind = "swapped" // its device stack
 	Reloaded      EventKind = "reloaded"
-	EventsLost    EventKind = "lost" // the reader was too slow: look at everything anew
+	Unmounted     EventKind = "unmounted" // somebody else has unmounted the files
+	Mounted       EventKind = "mounted"   // they are mounted again
+	EventsLost    EventKind = "lost"      // the reader was too slow: look at everything anew
 )

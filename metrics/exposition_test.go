@@ -47,6 +47,7 @@ func text(t *testing.T, r *Registry) string {
 // sample does a known sequence of things to two exports.
 func sample() *Registry {
 	r := New(Build{Version: "1.2.3", GoVersion: "go1.26"})
+	r.Mount(func() bool { return true })
 	e := r.Export("disk0")
 	e.SetInfo(block.Info{Size: 10 << 30})
 	a, b := e.Shard(), e.nbd.shards[len(e.nbd.shards)-1]

@@ -62,6 +62,20 @@ func New(build Build) *Registry {
 	return r
 }
 
+// Mount adds sluice_fuse_mounted, for a process that has a FUSE mount: it is asked
+// with each scrape whether that is there. It may be called once.
+func (r *Registry) Mount(there func() bool) {
+	r.prom.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sluice_fuse_mounted",
+		Help: "1 while the FUSE mount is there, 0 when it was unmounted from outside.",
+	}, func() float64 {
+		if there() {
+			return 1
+		}
+		return 0
+	}))
+}
+
 // Export gives the counters of the export with this name, and makes them when
 // there are none. They stay in the registry until they are closed. Bytes in the
 // name that are not UTF-8 show as U+FFFD.

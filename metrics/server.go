@@ -68,11 +68,21 @@ func (r *Registry) Serve(ctx context.Context, addr string, opts Options) (*Serve
 	return r.serve(ctx, addr, opts, standardLimits)
 }
 
+// ServeOn does the same at a listener that is open already, which it closes at the
+// end.
+func (r *Registry) ServeOn(ctx context.Context, l net.Listener, opts Options) *Server {
+	return r.serveOn(ctx, l, opts, standardLimits)
+}
+
 func (r *Registry) serve(ctx context.Context, addr string, opts Options, lim limits) (*Server, error) {
 	l, err := listen(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
+	return r.serveOn(ctx, l, opts, lim), nil
+}
+
+func (r *Registry) serveOn(ctx context.Context, l net.Listener, opts Options, lim limits) *Server {
 	s := &Server{addr: l.Addr(), limits: lim, done: make(chan struct{})}
 	s.http = &http.Server{
 		Handler:           s.track(r.mux(opts)),
@@ -91,7 +101,7 @@ func (r *Registry) serve(ctx context.Context, addr string, opts Options, lim lim
 		}
 	}()
 	s.stopWait = context.AfterFunc(ctx, s.stop)
-	return s, nil
+	return s
 }
 
 // listen takes only addresses that name a host, so that nobody serves the whole
@@ -111,6 +121,10 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 		return l, nil
 	}
 	kind := block.KindOf(err)
+	var name *net.DNSError
+	if errors.As(err, &name) {
+		return nil, block.Errorf(block.NotFound, op, addr, -1, "look up the host %s: %s", name.Name, name.Err)
+	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		err = errno // without the address, which is named already

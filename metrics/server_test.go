@@ -324,3 +324,16 @@ func TestLongProfile(t *testing.T) {
 		t.Errorf("after %v: status %d, %d bytes", took, status, len(body))
 	}
 }
+
+// TestMounted: the gauge follows.
+func TestMounted(t *testing.T) {
+	r, there := New(Build{}), true
+	r.Mount(func() bool { return there })
+	s := start(t, r, Options{}, standardLimits)
+	for _, want := range []string{"\nsluice_fuse_mounted 1\n", "\nsluice_fuse_mounted 0\n"} {
+		if _, body := get(t, s, "/metrics"); !strings.Contains(body, want) {
+			t.Errorf("no %q", want)
+		}
+		there = false
+	}
+}

@@ -111,7 +111,31 @@ func (t *clientTarget) explain(ctx context.Context, err error) error {
 		errors.As(err, &timeout) && timeout.Timeout():
 		kind, err = block.Transient, fmt.Errorf("no answer within %v", t.timeout)
 	}
-	return &block.Error{Kind: kind, Op: "connect", Object: t.uri.String(), Off: -1, Err: err}
+	return &block.Error{Kind: kind, Op: "connect", Object: t.uri.String(), Off: -1, Err: plainly(err)}
+}
+
+// plainly says why a server was not reached, without the address, which is told
+// anyway.
+func plainly(err error) error {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "dial" {
+		return err
+	}
+	var name *net.DNSError
+	var errno syscall.Errno
+	switch {
+	case errors.As(op.Err, &name) && name.IsNotFound:
+		return fmt.Errorf("there is no host of that name: %s", name.Name)
+	case errors.As(op.Err, &name):
+		return fmt.Errorf("look up the host %s: %s", name.Name, name.Err)
+	case !errors.As(op.Err, &errno):
+		return op.Err
+	case errno == syscall.ECONNREFUSED:
+		return fmt.Errorf("no server listens there: %w", errno)
+	case errno == syscall.ENOENT:
+		return errors.New("there is no such socket")
+	}
+	return errno
 }
 
 // connect makes one connection up to the transmission phase.

@@ -416,6 +416,9 @@ func (l *clientLane) renew(life context.Context, lost error, brief int) *clientL
 			return link
 		}
 		l.end(err)
+		if l.client.isClosing() {
+			return nil
+		}
 		if !l.client.returns(err) {
 			l.client.logger.Error("NBD connection given up", "uri", l.client.object, "cause", err)
 			return nil

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -231,7 +232,11 @@ func (c *serverConn) forget(j *job) {
 // failed logs what the client can be told only in part.
 func (c *serverConn) failed(req request, err error) {
 	if hidden, ok := c.failures.admit(now()); ok {
-		c.log.Warn("request failed", "op", opOf(req.cmd), "offset", req.offset, "length", req.length, "err", err,
+		var why any = err
+		if errors.Is(err, context.Canceled) {
+			why = "it was cut off, since the client is gone or the export ends"
+		}
+		c.log.Warn("request failed", "op", opOf(req.cmd), "offset", req.offset, "length", req.length, "err", why,
 			"more_before", hidden)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -32,11 +33,15 @@ The configuration is TOML; ` + configFile + ` is read when it is there and
 added, changed and removed accordingly. SIGTERM and SIGINT end the daemon as they end
 sluice serve: requests that have arrived are finished, images are flushed.
 
+--check-config reads the configuration as strictly as a start does, prints all that is
+wrong with it and ends, without touching anything: exit code 0 when nothing is wrong.
+
 For each place a line "ready WHAT WHERE" is printed on standard output when
 everything that can be opened is open.`
 
 const daemonExample = `  sluice daemon
   sluice daemon --config sluice.toml --log-level debug
+  sluice daemon --check-config --config sluice.toml
   sluice daemon --state /tmp/state --api unix:/tmp/api.sock --nbd unix:/tmp/nbd.sock --fuse /mnt/disks`
 
 // daemonFlags are the flags of daemon.
@@ -48,6 +53,7 @@ type daemonFlags struct {
 	fuse        string
 	metrics     string
 	allowFaults bool
+	checkConfig bool
 }
 
 func newDaemon(g *globals) *cobra.Command {
@@ -70,6 +76,7 @@ func newDaemon(g *globals) *cobra.Command {
 	flags.StringVar(&f.fuse, "fuse", "", "mount at this empty folder, with each export as a file in it")
 	flags.StringVar(&f.metrics, "metrics", "", "serve /metrics and /healthz over HTTP at HOST:PORT; none serves them nowhere")
 	flags.BoolVar(&f.allowFaults, "allow-faults", false, "let exports have fault rules, for rehearsals")
+	flags.BoolVar(&f.checkConfig, "check-config", false, "print what is wrong with the configuration, a line FILE:LINE: TEXT each, and end")
 	if err := errors.Join(cmd.MarkFlagDirname("state"), cmd.MarkFlagDirname("fuse"), cmd.MarkFlagFilename("config", "toml")); err != nil {
 		panic(err) // there are no such flags
 	}
@@ -77,6 +84,9 @@ func newDaemon(g *globals) *cobra.Command {
 }
 
 func (f *daemonFlags) run(cmd *cobra.Command) error {
+	if f.checkConfig {
+		return f.runCheck(cmd)
+	}
 	cfg, err := f.load(cmd)
 	if err != nil {
 		return err
@@ -135,10 +145,15 @@ func (f *daemonFlags) load(cmd *cobra.Command) (*config.Config, error) {
 
 // check finds what the flags have made wrong.
 func (f *daemonFlags) check(cmd *cobra.Command, cfg *config.Config) error {
-	if err := cfg.Check(); err != nil {
-		return usagef(cmd, "%w", errors.Unwrap(err))
+	err := cfg.Check()
+	if err == nil {
+		return nil
 	}
-	return nil
+	text := errors.Unwrap(err).Error()
+	if key, _, _ := strings.Cut(text, ":"); cmd.Flags().Changed(key) {
+		text = "--" + text
+	}
+	return usagef(cmd, "%s", text)
 }
 
 // file reads the configuration; without one, everything is as usual.

@@ -294,7 +294,7 @@ func TestDaemonReloads(t *testing.T) {
 	}
 	write("nonsense")
 	d.proc.Signal(syscall.SIGHUP)
-	d.proc.Expect("the configuration is not what it was asked to be")
+	d.proc.Expect("the configuration is not right, and everything stays as it was")
 	if after, err := c.List(t.Context()); err != nil || len(after) != 2 {
 		t.Errorf("after a bad file: %+v, %v", after, err)
 	}

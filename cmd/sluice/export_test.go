@@ -73,6 +73,16 @@ func TestExportLife(t *testing.T) {
 		st.Spec.URL = "/images/disk.img"
 	})
 	do("set", "disk", "--write-bytes", "10M", "--burst", "1s", "--slow-request", "500ms", "--fault", "any:delay=1s", "--on-error-no-space")
+	fake.Set("other one", func(st *gateway.Status) { st.Source, st.FileError = gateway.FromConfig, "/srv was unmounted" })
+	if got, want := do("set", "other one", "--burst", "1s"), "other one is in the daemon's configuration: the change lasts until that is read again; make it there too to keep it\n"; got != want {
+		t.Errorf("%q", got)
+	}
+	if got := do("show", "other one"); !strings.Contains(got, "none: /srv was unmounted\n") {
+		t.Errorf("%q", got)
+	}
+	fake.Set("other one", func(st *gateway.Status) {
+		st.Source, st.FileError, st.Spec.Settings = gateway.FromAPI, "", spec.Settings{}
+	})
 	golden(t, "export-list.txt", do("list"))
 	golden(t, "export-list.json", do("list", "--json"))
 	golden(t, "export-show.txt", do("show", "disk"))
@@ -218,13 +228,13 @@ func TestExportFailures(t *testing.T) {
 		"remove used":                      "remove export used: 1 client uses it; --force ends its clients",
 		"resume none":                      "find export none: not found",
 		"stats none":                       "find export none: not found",
-		"resize disk 1M":                   "resize export disk: 1048576 bytes are less than the 1073741824 it has; the rest would be lost (permit it with shrink)",
+		"resize disk 1M":                   "resize export disk: 1048576 bytes are less than the 1073741824 it has; the rest would be lost (shrink permits that)",
 		"resize disk +9223372036854775807": "resize export disk: +9223372036854775807 bytes more than 1073741824 are too many",
 		"resize none +1":                   "find export none: not found",
 		"set none --burst 1s":              "find export none: not found",
 		"list --api unix:/no/s":            "reach the daemon at unix:/no/s: it is not running there; start it (sluice daemon), or say where it is (--api ADDRESS)",
 		"events --api unix:/no/s":          "reach the daemon at unix:/no/s: it is not running there",
-		"list --api tcp:127.0.0.1:1 --api-cert c --api-key k --api-ca a": "read certificate c: open c: no such file or directory",
+		"list --api tcp:127.0.0.1:1 --api-cert c --api-key k --api-ca a": "read certificate c: no such file or directory",
 	} {
 		o := sluice(t, dir, append([]string{"export", "--api", at}, strings.Fields(line)...)...)
 		if o.code != exitFailure || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "sluice: "+want) {
@@ -233,7 +243,7 @@ func TestExportFailures(t *testing.T) {
 	}
 	// What can be removed is.
 	o := sluice(t, dir, "export", "--api", at, "remove", "used", "disk", "none")
-	if o.code != exitFailure || !strings.Contains(o.stderr, "used: 1 client uses it") || !strings.Contains(o.stderr, "none: not found") {
+	if o.code != exitFailure || o.stderr != "sluice: remove export used: 1 client uses it; --force ends its clients\nsluice: remove export none: not found\n" {
 		t.Errorf("%+v", o)
 	}
 	if _, err := fake.Show("disk"); block.KindOf(err) != block.NotFound {

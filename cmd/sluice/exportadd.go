@@ -98,7 +98,7 @@ func (f *exportAddFlags) fill(cmd *cobra.Command, name, url string) (err error) 
 		return err
 	}
 	if err := s.Check(); err != nil {
-		return usagef(cmd, "%w", err)
+		return usagef(cmd, "%w", inFlags(cmd, err))
 	}
 	return nil
 }

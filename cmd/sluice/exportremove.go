@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/spf13/cobra"
 
 	"sluice/block"
@@ -12,7 +10,8 @@ import (
 const exportRemoveLong = `Remove exports from a running daemon. Their images stay.
 
 An export that clients use is refused, unless --force ends them: requests that
-have arrived are finished, then the clients are hung up on.`
+have arrived are finished, then the clients are hung up on. After one that cannot be
+removed, the others are removed all the same.`
 
 const exportRemoveExample = `  sluice export remove disk
   sluice export remove disk1 disk2 --force`
@@ -43,17 +42,17 @@ func newExportRemove(api *apiFlags) *cobra.Command {
 func (f *exportRemoveFlags) run(cmd *cobra.Command, names []string) error {
 	return f.ask(cmd, func(c *apiclient.Client) error {
 		result := removed{Removed: []string{}}
-		var failures error
-		for _, name := range names {
-			if err := c.Remove(cmd.Context(), name, f.force); err != nil {
-				failures = errors.Join(failures, advise(err, block.Busy, "--force ends its clients"))
-				continue
+		failures := each(cmd.Context(), names, func(name string) error {
+			err := c.Remove(cmd.Context(), name, f.force)
+			switch {
+			case err != nil && f.force:
+				return err
+			case err != nil:
+				return advise(err, block.Busy, "--force ends its clients")
 			}
 			result.Removed = append(result.Removed, name)
-		}
-		if f.json {
-			return errors.Join(failures, printJSON(cmd.OutOrStdout(), result))
-		}
-		return failures
+			return nil
+		})
+		return f.tell(cmd.OutOrStdout(), result, failures)
 	}, names...)
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
+	"sluice/gateway"
 	"sluice/gateway/apiclient"
 	"sluice/gateway/spec"
 )
@@ -10,7 +13,11 @@ import (
 const exportSetLong = `Change settings of an export while it is served.
 
 What no flag is given for stays as it is. Faults are replaced as a whole by those
-that are given, and taken away by --no-faults.`
+that are given, and taken away by --no-faults.
+
+The change survives a restart of the daemon, unless the export is in the daemon's
+configuration: then it lasts until that is read again, at a reload or a restart, and
+a line says so.`
 
 const exportSetExample = `  sluice export set disk --read-iops 500 --write-iops 200 --burst 1s
   sluice export set disk --read-bytes 0
@@ -51,14 +58,20 @@ func (f *exportSetFlags) run(cmd *cobra.Command, name string) error {
 		return usagef(cmd, "no setting is given")
 	}
 	if err := f.check(cmd, name); err != nil {
-		return usagef(cmd, "%w", err)
+		return usagef(cmd, "%w", inFlags(cmd, err))
 	}
 	return f.ask(cmd, func(c *apiclient.Client) error {
 		st, err := c.Change(cmd.Context(), name, changes)
-		if err != nil || !f.json {
+		if err != nil {
 			return err
 		}
-		return printJSON(cmd.OutOrStdout(), st)
+		if f.json {
+			return printJSON(cmd.OutOrStdout(), st)
+		}
+		if st.Source == gateway.FromConfig {
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is in the daemon's configuration: the change lasts until that is read again; make it there too to keep it\n", printable(name))
+		}
+		return err
 	}, name)
 }
 

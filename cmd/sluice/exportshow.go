@@ -68,6 +68,9 @@ func printExport(w io.Writer, st gateway.Status) error {
 		line("nbd", "%s", printable(uri))
 	}
 	given("fuse", st.File)
+	if st.FileError != "" {
+		line("fuse", "none: %s", printable(st.FileError))
+	}
 	if st.File != "" {
 		line("passthrough", "%s", yesNo(st.Passthrough))
 	}

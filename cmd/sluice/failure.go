@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,6 +42,50 @@ func advise(err error, kind block.Kind, advice string) error {
 		return err
 	}
 	return &advised{error: err, advice: advice}
+}
+
+// severally are the failures of a command that takes several names and goes on
+// after one that fails: each is a line of its own.
+type severally []error
+
+func (s severally) Error() string   { return errors.Join(s...).Error() }
+func (s severally) Unwrap() []error { return s }
+
+// err is nil where nothing failed.
+func (s severally) err() error {
+	if len(s) == 0 {
+		return nil
+	}
+	return s
+}
+
+// each removes all names, also after one that fails. When ctx ends, the rest are not
+// tried.
+func each(ctx context.Context, names []string, remove func(name string) error) error {
+	var failures severally
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			if len(failures) == 0 {
+				failures = append(failures, fmt.Errorf("remove %s: %w", name, err))
+			}
+			break
+		}
+		if err := remove(name); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	return failures.err()
+}
+
+// report writes an error for the user: a line, or one for each of several.
+func report(w io.Writer, err error) {
+	list, ok := err.(severally)
+	if !ok {
+		list = severally{err}
+	}
+	for _, err := range list {
+		_, _ = fmt.Fprintln(w, "sluice: "+describe(err)) // nobody is left to tell
+	}
 }
 
 // describe writes an error as one line: object and cause, then what to do.
@@ -85,16 +130,36 @@ func interrupted(ctx context.Context, err error, op, url string) error {
 func wellFormed(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		err := run(cmd, args)
-		var e *block.Error
-		if errors.As(err, &e) && e.Kind == block.Invalid && (e.Op == "parse" || strings.HasPrefix(e.Op, "parse ")) {
-			return &usageError{command: cmd.CommandPath(), err: err}
+		list, ok := err.(severally)
+		if !ok {
+			return ofURL(cmd, err)
 		}
-		return err
+		for i := range list {
+			list[i] = ofURL(cmd, list[i])
+		}
+		return list
 	}
 }
 
-// exitCode gives the exit code that goes with an error.
+func ofURL(cmd *cobra.Command, err error) error {
+	var e *block.Error
+	if errors.As(err, &e) && e.Kind == block.Invalid && (e.Op == "parse" || strings.HasPrefix(e.Op, "parse ")) {
+		return &usageError{command: cmd.CommandPath(), err: err}
+	}
+	return err
+}
+
+// exitCode gives the exit code that goes with an error; of several, wrong usage only
+// where all are.
 func exitCode(err error) int {
+	if list, ok := err.(severally); ok {
+		for _, err := range list {
+			if exitCode(err) != exitUsage {
+				return exitFailure
+			}
+		}
+		return exitUsage
+	}
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return exitUsage

@@ -114,7 +114,7 @@ func TestPIDFileIsHeld(t *testing.T) {
 	text := strconv.Itoa(first.Pid())
 	socket := lab.Socket(t)
 	out := fails(t, 1, lab.Sluice(t), "serve", "mem://1M", "--nbd", "unix:"+socket, "--pid-file", pid)
-	oneLine(t, out, "write "+pid+": the pid file is in use by process "+text)
+	oneLine(t, out, "write pid file "+pid+": it is in use by process "+text)
 	if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the second one's socket is still there: %v", err)
 	}

@@ -27,7 +27,7 @@ func writePIDFile(path string) (*pidFile, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644) // not truncated: whose it is comes first
 		if err != nil {
-			return nil, block.Wrap(err, "write", path, -1)
+			return nil, block.Wrap(err, "write pid file", path, -1)
 		}
 		p := &pidFile{path: path, file: f}
 		if err := p.claim(); err != nil {
@@ -46,24 +46,24 @@ func writePIDFile(path string) (*pidFile, error) {
 func (p *pidFile) claim() error {
 	info, err := p.file.Stat()
 	if err != nil {
-		return block.Wrap(err, "write", p.path, -1)
+		return block.Wrap(err, "write pid file", p.path, -1)
 	}
 	if !info.Mode().IsRegular() {
-		return block.Errorf(block.Invalid, "write", p.path, -1, "the pid file is no regular file")
+		return block.Errorf(block.Invalid, "write pid file", p.path, -1, "it is no regular file")
 	}
 	var text [32]byte
 	n, err := p.file.ReadAt(text[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return block.Wrap(err, "write", p.path, -1)
+		return block.Wrap(err, "write pid file", p.path, -1)
 	}
 	holder := strings.TrimSpace(string(text[:n]))
 	if _, err := strconv.ParseUint(holder, 10, 31); err != nil && n > 0 {
-		return block.Errorf(block.Exists, "write", p.path, -1, "the pid file is there and holds no process id")
+		return block.Errorf(block.Exists, "write pid file", p.path, -1, "it is there and holds no process id")
 	}
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
 	err = unix.FcntlFlock(p.file.Fd(), unix.F_OFD_SETLK, &lock)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-		return block.Errorf(block.Busy, "write", p.path, -1, "the pid file is in use by process %s", holder)
+		return block.Errorf(block.Busy, "write pid file", p.path, -1, "it is in use by process %s", holder)
 	}
 	return block.Wrap(err, "lock", p.path, -1)
 }
@@ -87,7 +87,7 @@ func (p *pidFile) write() error {
 	if err != nil {
 		p.remove()
 	}
-	return block.Wrap(err, "write", p.path, -1)
+	return block.Wrap(err, "write pid file", p.path, -1)
 }
 
 // remove takes the file away, unless somebody put another one in its place, and

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -49,16 +49,23 @@ type removed struct {
 // run removes all it can and reports what failed.
 func (f *removeFlags) run(cmd *cobra.Command, urls []string) error {
 	result := removed{Removed: []string{}}
-	var failures error
-	for _, url := range urls {
+	failures := each(cmd.Context(), urls, func(url string) error {
 		if err := f.remove(cmd.Context(), url); err != nil {
-			failures = errors.Join(failures, err)
-			continue
+			return err
 		}
 		result.Removed = append(result.Removed, location.Redact(url))
+		return nil
+	})
+	return f.tell(cmd.OutOrStdout(), result, failures)
+}
+
+// tell prints what was removed, where that is wanted, and gives what failed.
+func (g *globals) tell(w io.Writer, result removed, failures error) error {
+	if !g.json {
+		return failures
 	}
-	if f.json {
-		return errors.Join(failures, printJSON(cmd.OutOrStdout(), result))
+	if err := printJSON(w, result); failures == nil {
+		return err
 	}
 	return failures
 }

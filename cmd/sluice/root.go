@@ -60,7 +60,7 @@ func newRoot() *cobra.Command {
 		interruptible(cmd)
 		return g.setUpLog(cmd)
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%w", err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%w", flagError(err)) })
 	root.SetVersionTemplate("sluice {{.Version}}\n")
 	root.AddCommand(
 		newCheck(g), newCompletion(), newCopy(g), newCreate(g), newDaemon(g), newExport(g), newInfo(g), newList(g), newMan(), newMap(g),

@@ -211,7 +211,7 @@ func (f *serveFlags) config(cmd *cobra.Command, url string) (gateway.SingleConfi
 	}
 	s := spec.Spec{Name: "disk", URL: "/", Passthrough: f.fuse.passthrough, Settings: cfg.Settings}
 	if err := s.Check(); err != nil {
-		return cfg, usagef(cmd, "%w", errors.Unwrap(err))
+		return cfg, usagef(cmd, "%w", inFlags(cmd, err))
 	}
 	return cfg, nil
 }

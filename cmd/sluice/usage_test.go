@@ -48,6 +48,33 @@ func TestWrongUsage(t *testing.T) {
 	}
 }
 
+// TestWrongValues: the flag is named, what it was given, and what it takes; nothing of
+// the parsers, nor of the configuration's names.
+func TestWrongValues(t *testing.T) {
+	dir := t.TempDir()
+	must(t, dir, "create", "a.img", "--size", "1M")
+	for line, want := range map[string]string{
+		"serve a.img --burst x":                                   `--burst: "x" is not a time such as 500ms, 30s or 5m`,
+		"serve a.img --read-iops 1.5":                             `--read-iops: "1.5" is not a whole number`,
+		"serve a.img --direct=maybe":                              `--direct: "maybe" is not true or false`,
+		"serve a.img --read-bytes 1X":                             `--read-bytes: "1X" is not a size: unknown suffix "X"`,
+		"serve a.img --burst -1s":                                 "--burst is negative",
+		"serve a.img --on-error maybe":                            `--on-error "maybe" is none of hold, error and read-only`,
+		"serve a.img --fault x":                                   `--fault has a bad rule "x": it has no colon: OP:WHAT, such as write:error=io`,
+		"serve a.img --fuse m --fuse-passthrough --write-bytes 1": "--fuse-passthrough lets the kernel read and write by itself: it cannot be throttled",
+		"export events --after -1":                                `--after: "-1" is not a whole number, 0 or more`,
+		"export set a --slow-request -1s":                         "--slow-request is negative",
+		"export add a a.img --max-connections -1":                 "--max-connections is negative",
+		"daemon --api here":                                       `--api: "here": neither unix:PATH nor tcp:HOST:PORT`,
+		"daemon --state here":                                     `--state: "here": the path has to be absolute`,
+	} {
+		o := sluice(t, dir, strings.Fields(line)...)
+		if o.code != exitUsage || o.stdout != "" || !strings.HasPrefix(o.stderr, "sluice: "+want+" (see sluice ") || strings.Count(o.stderr, "\n") != 1 {
+			t.Errorf("sluice %s: exit code %d, %q, want %s", line, o.code, o.stderr, want)
+		}
+	}
+}
+
 // TestFailures: exit code 1 and one line that names the object and the cause.
 func TestFailures(t *testing.T) {
 	dir := t.TempDir()
@@ -75,7 +102,6 @@ func TestFailures(t *testing.T) {
 		"ls mem://1M":                                 "open mem://1M: mem:// holds no images by name",
 		"rm x.img":                                    "stat x.img: no such file or directory",
 		"rm folder":                                   "remove folder: is not an image (kind: dir)",
-		"rm folder x.img":                             "remove folder: is not an image (kind: dir); stat x.img: no such file or directory",
 		"copy x.img y.img":                            "open x.img: no such file or directory",
 		"copy a.img b.img":                            "create b.img: the file exists; --force replaces it, --in-place writes into it",
 		"copy a.img folder":                           "open folder: is a directory",
@@ -85,9 +111,11 @@ func TestFailures(t *testing.T) {
 		"copy a.qcow2 x.img":                          "open a.qcow2: format qcow2 is not supported (known: raw); --src-format raw takes the bytes as they are",
 		"serve x.img --nbd unix:s":                    "open x.img: no such file or directory",
 		"serve a.img --nbd unix:no/s":                 "listen on unix:",
-		"serve a.img --tls-cert x --tls-key y":        "read certificate x: open x: no such file or directory",
+		"info nbd://127.0.0.1:1/x":                    "connect nbd://127.0.0.1:1/x: no server listens there: connection refused",
+		"info nbd+unix:///x?socket=none":              "connect nbd+unix:///x?socket=none: there is no such socket",
+		"serve a.img --tls-cert x --tls-key y":        "read certificate x: no such file or directory",
 		"serve a.img --metrics 192.0.2.1:9808":        "serve metrics on 192.0.2.1:9808: cannot assign requested address",
-		"serve a.img --nbd unix:s --pid-file no/file": "write no/file: open no/file: no such file or directory",
+		"serve a.img --nbd unix:s --pid-file no/file": "write pid file no/file: no such file or directory",
 	} {
 		o := sluice(t, dir, strings.Fields(line)...)
 		if o.code != exitFailure || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "sluice: "+want) {
@@ -96,6 +124,26 @@ func TestFailures(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 3 {
 		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+// TestSeveral: what fails does not keep the rest from being done, and has a line
+// of its own.
+func TestSeveral(t *testing.T) {
+	dir := t.TempDir()
+	disk(t, dir, "a.img")
+	disk(t, dir, "b.img")
+	link(t, dir, "link", "a.img")
+	o := sluice(t, dir, "rm", "x.img", "a.img", "--json", "link", "b.img")
+	want := "sluice: stat x.img: no such file or directory\nsluice: remove link: is a symbolic link to a.img, not an image; name the image itself, or remove the link with rm\n"
+	if o.code != exitFailure || o.stderr != want || o.stdout != "{\n  \"removed\": [\n    \"a.img\",\n    \"b.img\"\n  ]\n}\n" {
+		t.Errorf("%d, %q, %q", o.code, o.stderr, o.stdout)
+	}
+	if o := sluice(t, dir, "rm", "http://x/y", "none"); o.code != exitFailure || strings.Count(o.stderr, "\n") != 2 || strings.Count(o.stderr, "(see sluice rm --help)") != 1 {
+		t.Errorf("one is wrong usage: %d, %q", o.code, o.stderr)
+	}
+	if o := sluice(t, dir, "rm", "http://x/y", "http://x/z"); o.code != exitUsage || strings.Count(o.stderr, "\n") != 2 {
+		t.Errorf("both are: %d, %q", o.code, o.stderr)
 	}
 }
 

@@ -35,7 +35,7 @@ func Parse(text string) (Rule, error) {
 	}
 	r := Rule{Op: Op(op)}
 	if !slices.Contains(ops, r.Op) {
-		return Rule{}, bad(text, "%s is none of %v", quote(op), ops)
+		return Rule{}, bad(text, "%s is none of %s", quote(op), names(ops))
 	}
 	var seen []string
 	for item := range strings.SplitSeq(rest, ",") {
@@ -52,6 +52,15 @@ func Parse(text string) (Rule, error) {
 		return Rule{}, bad(text, "%s", flaw)
 	}
 	return r, nil
+}
+
+// names lists operations.
+func names(ops []Op) string {
+	var list []string
+	for _, op := range ops {
+		list = append(list, string(op))
+	}
+	return strings.Join(list, ", ")
 }
 
 func bad(text, format string, args ...any) error {

@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"syscall"
 	"time"
 
@@ -86,17 +85,13 @@ func loadTLS(cfg Config) (*tls.Config, error) {
 		return nil, block.Errorf(block.Invalid, "parse API address", cfg.Address, -1,
 			"over TCP the daemon wants a certificate: give one, its key, and the authority of the daemon's (--api-cert, --api-key, --api-ca)")
 	}
-	pair, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
+	pair, err := endpoint.KeyPair(cfg.Cert, cfg.Key)
 	if err != nil {
-		return nil, block.Wrap(err, "read certificate", cfg.Cert, -1)
+		return nil, err
 	}
-	pem, err := os.ReadFile(cfg.CA)
+	roots, err := endpoint.Authority(cfg.CA)
 	if err != nil {
-		return nil, block.Wrap(err, "read authority", cfg.CA, -1)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, block.Errorf(block.Invalid, "read authority", cfg.CA, -1, "no certificate in it")
+		return nil, err
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, RootCAs: roots}, nil
 }

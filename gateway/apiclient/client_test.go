@@ -187,7 +187,7 @@ func TestAddress(t *testing.T) {
 		{Config{Address: "tcp:h:1"}, "parse API address tcp:h:1: over TCP the daemon wants a certificate"},
 		{Config{Address: "tcp:h:1", Cert: "c", Key: "k"}, "parse API address tcp:h:1: over TCP the daemon wants a certificate"},
 		{Config{Address: "unix:/s", CA: "c"}, "parse API address unix:/s: a unix socket takes no certificates"},
-		{Config{Address: "tcp:h:1", Cert: "/none", Key: "/none", CA: "/none"}, "read certificate /none: open /none: no such file"},
+		{Config{Address: "tcp:h:1", Cert: "/none", Key: "/none", CA: "/none"}, "read certificate /none: no such file"},
 	} {
 		if _, err := New(c.cfg); err == nil || !strings.HasPrefix(err.Error(), c.text) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: %v", c.cfg, err)

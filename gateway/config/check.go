@@ -37,15 +37,15 @@ type checker struct {
 	used map[endpoint.Address]string // addresses, and the paths where they are given
 }
 
-// check gives the first problem.
-func (c *Config) check(line func(path string) int) *problem {
+// check gives all problems, at most one for each part of the file and each export.
+func (c *Config) check(line func(path string) int) (all []*problem) {
 	k := &checker{c, line, map[endpoint.Address]string{}}
-	for _, step := range []func() *problem{k.places, k.numbers, k.tls, k.apiTLS, k.fuse, k.exports} {
+	for _, step := range []func() *problem{k.places, k.metrics, k.numbers, k.tls, k.apiTLS, k.fuse} {
 		if p := step(); p != nil {
-			return p
+			all = append(all, p)
 		}
 	}
-	return nil
+	return append(all, k.exports()...)
 }
 
 // places checks where the daemon is reached and where it keeps things.
@@ -61,7 +61,7 @@ func (k *checker) places() *problem {
 			return p
 		}
 	}
-	return k.metrics()
+	return nil
 }
 
 // addresses checks a list, whose key is named as called.
@@ -212,19 +212,21 @@ func (k *checker) fuse() *problem {
 }
 
 // exports checks each export, and that names are there once.
-func (k *checker) exports() *problem {
+func (k *checker) exports() (all []*problem) {
 	first := map[string]string{}
 	for i := range k.c.Exports {
 		s, at := &k.c.Exports[i], element("export", i)
-		if p := k.export(s, at); p != nil {
-			return p
+		p := k.export(s, at)
+		if before, ok := first[s.Name]; ok && p == nil {
+			p = wrong(at+".name", "export %q is there already%s", s.Name, k.onLine(before))
 		}
-		if before, ok := first[s.Name]; ok {
-			return wrong(at+".name", "export %q is there already%s", s.Name, k.onLine(before))
+		if p != nil {
+			all = append(all, p)
+			continue
 		}
 		first[s.Name] = at + ".name"
 	}
-	return nil
+	return all
 }
 
 func (k *checker) export(s *spec.Spec, at string) *problem {

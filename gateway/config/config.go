@@ -99,6 +99,15 @@ const maxSize = 4 << 20
 
 // Load reads a file.
 func Load(path string) (*Config, error) {
+	data, err := content(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data)
+}
+
+// content reads no more of a file than is too much.
+func content(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, unreadable(path, err)
@@ -107,7 +116,7 @@ func Load(path string) (*Config, error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, unreadable(path, err)
 	}
-	return Parse(path, data)
+	return data, nil
 }
 
 // unreadable takes the path, which the error names anyway, out of its cause.
@@ -134,7 +143,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		line, text := explain(err)
 		return nil, refuse(name, line, text)
 	}
-	if p := c.check(doc.line); p != nil {
+	for _, p := range c.check(doc.line) {
 		return nil, refuse(name, doc.line(p.path), p.text)
 	}
 	return c, nil
@@ -143,7 +152,7 @@ func Parse(name string, data []byte) (*Config, error) {
 // Check checks values and how they go together, as Parse does: for a Config that
 // was changed afterwards, by flags. Its errors are of kind Invalid.
 func (c *Config) Check() error {
-	if p := c.check(func(string) int { return 0 }); p != nil {
+	for _, p := range c.check(func(string) int { return 0 }) {
 		return refuse("", 0, p.text)
 	}
 	return nil

@@ -153,20 +153,21 @@ var refused = []struct{ text, want string }{
 	{"[exports]\nname = \"x\"", `line 1: unknown key "exports"; did you mean "export"?`},
 	{"\"a\\nb\" = 1", `line 1: unknown key "a\nb"`},
 	// of another type
-	{db + "read_only = 1", `line 4: "export[0].read_only" takes true or false`},
-	{db + db[:11] + "name = 1", `line 5: "export[1].name" takes text in quotes ("…")`},
-	{db + "[export.on_error]\nlimit = 30", `line 5: "export[0].on_error.limit" takes a duration in quotes ("500ms", "30s", "5m")`},
-	{db + "throttle.read_bytes = 1.5", `line 4: "export[0].throttle.read_bytes" takes a number of bytes or a size in quotes ("10M")`},
-	{db + "throttle = 5", `line 4: "export[0].throttle" takes a table, [throttle]`},
+	{db + "read_only = 1", `line 4: "export.read_only" takes true or false`},
+	{db + db[:11] + "name = 1", `line 5: "export.name" takes text in quotes ("…")`},
+	{db + "[export.on_error]\nlimit = 30", `line 5: "export.on_error.limit" takes a duration in quotes ("500ms", "30s", "5m")`},
+	{db + "throttle.read_bytes = 1.5", `line 4: "export.throttle.read_bytes" takes a number of bytes or a size in quotes ("10M")`},
+	{db + "throttle = 5", `line 4: "export.throttle" takes a table, [export.throttle]`},
 	{"nbd = \"unix:/x\"", `line 1: "nbd" takes a list (["…", "…"])`},
 	{"nbd = [\n\"unix:/x\",\n5]", `line 1: "nbd" takes a list (["…", "…"])`},
-	{"max_connections = \"5\"", `line 1: "max_connections" takes a number`},
+	{"max_connections = \"5\"", `line 1: "max_connections" takes a whole number`},
 	{"fuse_options.mode = 640", `line 1: "fuse_options.mode" takes a file's mode in quotes ("0640")`},
 	{"export = 5", `line 1: "export" takes tables, [[export]]`},
 	{"export = [5]", `line 1: "export" takes tables, [[export]]`},
 	{"export.name = \"a\"", `line 1: "export" takes tables, [[export]]`},
 	{"[export]", `line 1: "export" may be there more than once: write [[export]]`},
 	{"[[tls]]", `line 1: "tls" is one table: write [tls]`},
+	{db + "[[export.throttle]]", `line 4: "export.throttle" is one table: write [export.throttle]`},
 	{"[metrics]", `line 1: "metrics" takes text in quotes ("…") and is no table`},
 	{"[metrics.x]", `line 1: "metrics" takes text in quotes ("…") and is no table`},
 	{"[export.throttle]\nburst = \"1s\"", `line 1: there is no [[export]] above that this could belong to`},
@@ -224,6 +225,60 @@ func TestRefused(t *testing.T) {
 		} else if strings.ContainsAny(err.Error(), "\n\r") {
 			t.Errorf("%q: more than one line: %q", c.text, err)
 		}
+	}
+}
+
+// TestProblems: all that is wrong is told, in the order of the lines.
+func TestProblems(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.toml")
+	look := func(text string) []Problem {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		list, err := Problems(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	got := look("fuse = \"srv\"\nlog_levl = \"info\"\n[tls]\ncert = \"" + dir + "/none.pem\"\nkey = \"/k\"\n[nonsense]\nx = 1\n" +
+		db + "allow = [\"h\"]\n" + db + db + "[[export]]\nname = \"e\"\n")
+	want := []Problem{
+		{1, `fuse: "srv": the path has to be absolute`},
+		{2, `unknown key "log_levl"; did you mean "log_level"?`},
+		{4, "tls: read certificate " + dir + "/none.pem: no such file or directory"},
+		{6, `unknown key "nonsense"`},
+		{11, `export "db": allow needs tls.ca, which proves the clients' names`},
+		{16, `export "db" is there already on line 13`},
+		{18, `export "e": url is missing`},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got := look(whole[:strings.Index(whole, "tls =")]); len(got) != 1 || got[0].Line != 2 {
+		t.Errorf("TCP without certificates: %+v", got)
+	}
+	if got := look(db); len(got) > 0 {
+		t.Errorf("nothing is wrong: %+v", got)
+	}
+	for _, c := range refused { // what Parse says comes first, or with more
+		_, err := Parse("x", []byte(c.text))
+		found := false
+		for _, p := range look(c.text) {
+			text := p.Text
+			if p.Line > 0 {
+				text = fmt.Sprintf("line %d: %s", p.Line, text)
+			}
+			found = found || err.Error() == "check configuration x: "+text
+		}
+		if !found {
+			t.Errorf("%q: %+v has not %v", c.text, look(c.text), err)
+		}
+	}
+	if _, err := Problems(filepath.Join(dir, "none")); block.KindOf(err) != block.NotFound {
+		t.Error(err)
 	}
 }
 

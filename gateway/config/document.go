@@ -26,10 +26,20 @@ type mistake struct {
 	text string
 }
 
-// read walks through a file, notes where each key is, and gives the first place
-// that is not TOML, or that the structure has no place for.
+// read is readAll for those who want the first mistake alone.
 func read(data []byte) (*document, *mistake) {
-	d := &document{lines: map[string]int{}, counts: map[string]int{}}
+	d, all := readAll(data, 1)
+	if len(all) > 0 {
+		return nil, all[0]
+	}
+	return d, nil
+}
+
+// readAll walks through a file, notes where each key is, and gives the places that
+// the structure has no place for, and in the end the first that is not TOML; no more
+// than so many.
+func readAll(data []byte, most int) (d *document, all []*mistake) {
+	d = &document{lines: map[string]int{}, counts: map[string]int{}}
 	for at := 0; ; {
 		i := bytes.IndexByte(data[at:], '\n')
 		if i < 0 {
@@ -43,16 +53,23 @@ func read(data []byte) (*document, *mistake) {
 	for d.parser.NextExpression() {
 		var m *mistake
 		e := d.parser.Expression()
-		if e.Kind == unstable.KeyValue {
-			m = d.keyValue(in, path, e)
-		} else {
+		switch {
+		case e.Kind != unstable.KeyValue:
 			in, path, m = d.header(e)
+		case in != nil: // else the table that it belongs to was a mistake
+			m = d.keyValue(in, path, e)
 		}
-		if m != nil {
-			return nil, m
+		if m == nil {
+			continue
+		}
+		if all = append(all, m); len(all) == most {
+			return d, all
 		}
 	}
-	return d, d.malformed()
+	if m := d.malformed(); m != nil {
+		all = append(all, m)
+	}
+	return d, all
 }
 
 // malformed tells where the parser could not go on.
@@ -82,17 +99,17 @@ func (d *document) header(e *unstable.Node) (*table, string, *mistake) {
 		path = join(path, k.name)
 		switch {
 		case k.takes == single && it.IsLast() && e.Kind == unstable.ArrayTable:
-			return nil, "", &mistake{at, fmt.Sprintf("%q is one table: write [%s]", path, path)}
+			return nil, "", &mistake{at, fmt.Sprintf("%q is one table: write [%s]", shape(path), shape(path))}
 		case k.takes == single:
 		case k.takes != many:
-			return nil, "", &mistake{at, fmt.Sprintf("%q takes %s and is no table", path, k.words())}
+			return nil, "", &mistake{at, fmt.Sprintf("%q takes %s and is no table", shape(path), k.words(shape(path)))}
 		case !it.IsLast():
 			if d.counts[path] == 0 {
 				return nil, "", &mistake{at, fmt.Sprintf("there is no [[%s]] above that this could belong to", path)}
 			}
 			path = element(path, d.counts[path]-1)
 		case e.Kind != unstable.ArrayTable:
-			return nil, "", &mistake{at, fmt.Sprintf("%q may be there more than once: write [[%s]]", path, path)}
+			return nil, "", &mistake{at, fmt.Sprintf("%q may be there more than once: write [[%s]]", shape(path), shape(path))}
 		default:
 			d.counts[path]++
 			path = element(path, d.counts[path]-1)
@@ -117,7 +134,7 @@ func (d *document) keyValue(in *table, path string, e *unstable.Node) *mistake {
 			return d.value(k, path, e.Value())
 		}
 		if k.takes != single {
-			return &mistake{at, fmt.Sprintf("%q takes %s", path, k.words())}
+			return &mistake{at, fmt.Sprintf("%q takes %s", shape(path), k.words(shape(path)))}
 		}
 		in = k.table
 	}
@@ -126,7 +143,7 @@ func (d *document) keyValue(in *table, path string, e *unstable.Node) *mistake {
 
 // value looks at what a key was given.
 func (d *document) value(k *key, path string, v *unstable.Node) *mistake {
-	wrong := &mistake{d.lines[path], fmt.Sprintf("%q takes %s", path, k.words())}
+	wrong := &mistake{d.lines[path], fmt.Sprintf("%q takes %s", shape(path), k.words(shape(path)))}
 	if !k.takes.accepts(v.Kind) {
 		return wrong
 	}

@@ -118,13 +118,13 @@ func (t takes) accepts(k unstable.Kind) bool {
 	return false
 }
 
-// words says what the key takes.
-func (k *key) words() string {
+// words says what the key of that path takes.
+func (k *key) words(path string) string {
 	switch k.takes {
 	case yesNo:
 		return "true or false"
 	case number:
-		return "a number"
+		return "a whole number"
 	case duration:
 		return `a duration in quotes ("500ms", "30s", "5m")`
 	case byteSize:
@@ -134,9 +134,9 @@ func (k *key) words() string {
 	case list:
 		return `a list (["…", "…"])`
 	case single:
-		return "a table, [" + k.name + "]"
+		return "a table, [" + path + "]"
 	case many:
-		return "tables, [[" + k.name + "]]"
+		return "tables, [[" + path + "]]"
 	}
 	return `text in quotes ("…")`
 }

@@ -3,11 +3,12 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/gateway"
@@ -44,26 +45,29 @@ type daemon struct {
 	keeper   *keeper
 	state    *state.State
 	registry *metrics.Registry
-	files    *files // nil without FUSE
+	files    atomic.Pointer[files] // nil without FUSE; the newest mount, also when it is lost
 	gw       *gateway.Gateway
 	api      *httpapi.Server
 	watchdog *endpoint.Watchdog
 
 	listeners struct{ nbd, api []net.Listener }
-	metricsAt string
+	metricsAt []string
 
 	reloading sync.Mutex // guards Config
 
 	serving sync.WaitGroup
-	failed  chan error // a listener, or the mount
+	failed  chan error // a listener
 	undo    []func() error
+
+	losing sync.Mutex    // held while a mount is lost or made again, and to close ending
+	ending chan struct{} // closed when whatever ends is no surprise any more
 }
 
 // Run runs the daemon until stop ends or something fails without which it cannot
 // go on. Then it drains; when cut ends it does not wait for clients any longer.
 // Each value of hangup asks for a reload.
 func Run(stop, cut context.Context, hangup <-chan os.Signal, o Options) error {
-	d := &daemon{Options: o, started: time.Now(), notifier: endpoint.NewNotifier(), failed: make(chan error, 1)}
+	d := &daemon{Options: o, started: time.Now(), notifier: endpoint.NewNotifier(), failed: make(chan error, 1), ending: make(chan struct{})}
 	err := d.open(stop)
 	if err == nil {
 		d.tell(d.notifier.Ready())
@@ -123,16 +127,31 @@ func (d *daemon) openState(context.Context) (err error) {
 
 func (d *daemon) openMetrics(ctx context.Context) error {
 	d.registry = metrics.New(metrics.Build{Version: d.Version})
-	if d.Config.Metrics == "" {
-		return nil
+	ctx, opts := context.WithoutCancel(ctx), metrics.Options{Log: d.Log}
+	serving := func(srv *metrics.Server) {
+		d.metricsAt = append(d.metricsAt, metricsPlace(srv.Addr()))
+		d.later(srv.Close)
 	}
-	srv, err := d.registry.Serve(context.WithoutCancel(ctx), d.Config.Metrics, metrics.Options{Log: d.Log})
+	for _, l := range d.keeper.takeMetrics() {
+		serving(d.registry.ServeOn(ctx, l, opts))
+	}
+	if where := d.Config.Metrics; where == "" || len(d.metricsAt) > 0 && (where == config.Default().Metrics || slices.Contains(d.metricsAt, where)) {
+		return nil // those of socket units count as the default
+	}
+	srv, err := d.registry.Serve(ctx, d.Config.Metrics, opts)
 	if err != nil {
 		return err
 	}
-	d.metricsAt = srv.Addr().String()
-	d.later(srv.Close)
+	serving(srv)
 	return nil
+}
+
+// metricsPlace is HOST:PORT, or unix:PATH for a socket unit's.
+func metricsPlace(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "unix:" + a.String()
+	}
+	return a.String()
 }
 
 func (d *daemon) openGateway(context.Context) error {
@@ -148,9 +167,10 @@ func (d *daemon) openGateway(context.Context) error {
 		}
 		cfg.Server.TLS = t
 	}
-	if d.files != nil {
+	if f := d.files.Load(); f != nil {
 		o := d.Config.FUSEOptions
-		cfg.Files, cfg.FilesChanged = d.files.fs, d.files.save
+		cfg.Files, cfg.FilesChanged = f.fs, func() { d.files.Load().save() }
+		d.registry.Mount(func() bool { return d.files.Load().mounted() })
 		cfg.Look = gateway.Look{Mode: uint32(o.Mode), UID: uint32(o.UID), GID: uint32(o.GID)}
 	}
 	d.gw = gateway.New(cfg)
@@ -167,7 +187,12 @@ func (d *daemon) openExports(ctx context.Context) error {
 	if err := d.gw.Restore(); err != nil {
 		return err
 	}
-	return d.files.serve()
+	f := d.files.Load()
+	if err := f.serve(); err != nil {
+		return err
+	}
+	d.guard(f)
+	return nil
 }
 
 // settle waits until each export has been tried once, not for ever.
@@ -181,7 +206,7 @@ func (d *daemon) settle(ctx context.Context) error {
 
 func (d *daemon) openAPI(context.Context) error {
 	cfg := httpapi.Config{
-		Gateway: d.gw, Version: d.Version, Started: d.started, Addresses: d.addresses(),
+		Gateway: d.gw, Version: d.Version, Started: d.started, Daemon: d.describe,
 		Allow: d.Config.APITLS.Allow, Logger: d.Log,
 	}
 	if d.Reread != nil {
@@ -212,11 +237,23 @@ func (d *daemon) serve(run func() error) {
 }
 
 func (d *daemon) addresses() wire.Addresses {
-	a := wire.Addresses{API: texts(d.listeners.api), NBD: texts(d.listeners.nbd), Metrics: d.metricsAt}
-	if d.files != nil {
-		a.FUSE = d.files.fs.Dir()
+	a := wire.Addresses{API: texts(d.listeners.api), NBD: texts(d.listeners.nbd)}
+	if len(d.metricsAt) > 0 {
+		a.Metrics = d.metricsAt[0]
+	}
+	if f := d.files.Load(); f.mounted() {
+		a.FUSE = f.fs.Dir()
 	}
 	return a
+}
+
+// describe tells the API of the daemon itself.
+func (d *daemon) describe() (wire.Addresses, []string) {
+	var problems []string
+	if text := d.files.Load().problem(); text != "" {
+		problems = append(problems, text)
+	}
+	return d.addresses(), problems
 }
 
 func texts(listeners []net.Listener) []string {
@@ -236,10 +273,11 @@ func (d *daemon) announce() {
 	for _, where := range a.NBD {
 		d.Announce("nbd", where)
 	}
-	for what, where := range map[string]string{"fuse": a.FUSE, "metrics": a.Metrics} {
-		if where != "" {
-			d.Announce(what, where)
-		}
+	if a.FUSE != "" {
+		d.Announce("fuse", a.FUSE)
+	}
+	for _, where := range d.metricsAt {
+		d.Announce("metrics", where)
 	}
 }
 
@@ -265,12 +303,10 @@ func (d *daemon) wait(stop context.Context, hangup <-chan os.Signal) error {
 			return nil
 		case err := <-d.failed:
 			return err
-		case <-d.files.done():
-			return fmt.Errorf("serve %s: it was unmounted", d.files.fs.Dir())
 		case <-hangup:
 			d.serving.Go(func() {
 				if err := d.reload(stop); err != nil {
-					d.Log.Error("the configuration is not what it was asked to be", "err", err)
+					d.tellReload(err)
 				}
 			})
 		}
@@ -289,7 +325,7 @@ func (d *daemon) reload(ctx context.Context) error {
 	defer func() { d.tell(d.notifier.Ready()) }()
 	next, err := d.Reread()
 	if err != nil {
-		return err
+		return &refused{err}
 	}
 	for _, key := range config.NeedRestart(d.Config, next) {
 		d.Log.Warn("this takes effect with the next start", "key", key)
@@ -299,12 +335,30 @@ func (d *daemon) reload(ctx context.Context) error {
 	}
 	d.gw.Tune(tuning(next))
 	d.Config = next
-	err = d.gw.Configure(ctx, next.Exports)
+	err = errors.Join(d.gw.Configure(ctx, next.Exports), d.remount(ctx))
 	settled, done := context.WithTimeout(ctx, openWait)
 	defer done()
 	d.gw.Settled(settled)
 	d.gw.Announce(gateway.Event{Kind: gateway.Reloaded})
+	if err == nil {
+		d.Log.Info("the configuration was read again", "exports", len(next.Exports))
+	}
 	return err
+}
+
+// refused is the error of a configuration that is not right.
+type refused struct{ error }
+
+func (r *refused) Unwrap() error { return r.error }
+
+// tellReload logs why a reload has failed, for nobody waits for its end.
+func (d *daemon) tellReload(err error) {
+	var all *refused
+	if errors.As(err, &all) {
+		d.Log.Error("the configuration is not right, and everything stays as it was", "err", err)
+		return
+	}
+	d.Log.Error("the reload could not do all that the configuration says", "err", err)
 }
 
 // close ends what open has begun, as far as it came. All of it together has the
@@ -312,6 +366,10 @@ func (d *daemon) reload(ctx context.Context) error {
 func (d *daemon) close(cut context.Context) error {
 	ctx, done := d.limited(cut)
 	defer done()
+	d.losing.Lock()
+	close(d.ending)
+	d.losing.Unlock()
+	files := d.files.Load()
 	apiGone := make(chan struct{})
 	go func() { // beside the rest: what it does for clients may wait for exports
 		defer close(apiGone)
@@ -322,12 +380,12 @@ func (d *daemon) close(cut context.Context) error {
 	if d.keeper != nil && d.stores() {
 		d.keeper.leave()
 	}
-	errs := []error{d.files.leave(ctx)}
+	errs := []error{files.leave(ctx)}
 	if d.gw != nil {
 		errs = append(errs, d.gw.Close(ctx))
 	}
 	<-apiGone
-	errs = append(errs, d.files.close())
+	errs = append(errs, files.close())
 	for i := len(d.undo) - 1; i >= 0; i-- {
 		errs = append(errs, d.undo[i]())
 	}

@@ -27,7 +27,11 @@ const (
 type files struct {
 	fs      *fusefs.FS
 	d       *daemon
+	dir     string // as the configuration has it
 	resumed bool
+	// lost is closed when somebody else has unmounted it, gone when all that
+	// waited for its clients has ended then.
+	lost, gone chan struct{}
 
 	saving sync.Mutex // guards memory's content
 	memory *memory    // nil: nothing is kept for the next process
@@ -45,11 +49,11 @@ func (d *daemon) openFiles(context.Context) error {
 		d.Config.FUSE = filepath.Clean(d.Config.FUSE) // it is compared
 	}
 	fd, mem := d.stored(storedMount), d.stored(storedState)
-	f := &files{d: d}
+	f := d.newFiles()
 	if fd != nil && mem != nil {
 		err := f.resume(fd, mem)
 		if err == nil {
-			d.files = f
+			d.files.Store(f)
 			return nil
 		}
 		d.Log.Error("the FUSE mount of the process before cannot be taken over", "err", err)
@@ -58,14 +62,24 @@ func (d *daemon) openFiles(context.Context) error {
 	if d.Config.FUSE == "" {
 		return nil
 	}
-	if err := d.cleanUp(d.Config.FUSE); err != nil {
+	return f.mount()
+}
+
+func (d *daemon) newFiles() *files {
+	return &files{d: d, dir: d.Config.FUSE, lost: make(chan struct{}), gone: make(chan struct{})}
+}
+
+// mount mounts, and lets the service manager keep the mount where it does.
+func (f *files) mount() error {
+	d := f.d
+	if err := d.cleanUp(f.dir); err != nil {
 		return err
 	}
 	var err error
 	if f.fs, err = fusefs.Mount(d.mountConfig()); err != nil {
 		return err
 	}
-	d.files = f // from here on close unmounts
+	d.files.Store(f) // from here on close unmounts
 	if !d.stores() {
 		return nil
 	}
@@ -135,7 +149,7 @@ func (f *files) resume(fd, mem *os.File) error {
 
 // save puts what the next process needs into the memory file.
 func (f *files) save() {
-	if f.memory == nil {
+	if f.memory == nil || !f.mounted() {
 		return
 	}
 	f.saving.Lock()
@@ -160,14 +174,6 @@ func (f *files) serve() error {
 	return f.fs.Serve()
 }
 
-// done is closed when somebody else unmounts.
-func (f *files) done() <-chan struct{} {
-	if f == nil {
-		return nil
-	}
-	return f.fs.Done()
-}
-
 // detachWait is how long the end waits for requests of FUSE clients, where the next
 // process answers those that take longer.
 const detachWait = 2 * time.Second
@@ -176,7 +182,7 @@ const detachWait = 2 * time.Second
 // the next process goes on. Devices are free when it returns, except those that
 // hang.
 func (f *files) leave(ctx context.Context) error {
-	if f == nil {
+	if !f.mounted() {
 		return nil
 	}
 	if f.memory != nil {
@@ -201,7 +207,7 @@ func (f *files) leave(ctx context.Context) error {
 
 // close gives up what leave has left.
 func (f *files) close() error {
-	if f == nil || f.memory == nil {
+	if !f.mounted() || f.memory == nil {
 		return nil
 	}
 	return errors.Join(f.fs.Close(), f.memory.close())

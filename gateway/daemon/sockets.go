@@ -76,6 +76,13 @@ func (k *keeper) take(units *[]net.Listener, a endpoint.Address) net.Listener {
 
 func place(l net.Listener) string { return l.Addr().Network() + ":" + l.Addr().String() }
 
+// takeMetrics takes the sockets of units that are for the metrics.
+func (k *keeper) takeMetrics() []net.Listener {
+	list := k.handed.Metrics
+	k.handed.Metrics = nil
+	return list
+}
+
 // dropStored gives up our own sockets of before that no export wants any more, also
 // none that is still being opened.
 func (k *keeper) dropStored(exports []gateway.Status) {

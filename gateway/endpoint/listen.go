@@ -34,6 +34,10 @@ func Listen(ctx context.Context, a Address) (net.Listener, error) {
 func failed(a Address, err error) error {
 	kind := block.KindOf(err)
 	var errno syscall.Errno
+	var name *net.DNSError
+	if errors.As(err, &name) {
+		return block.Errorf(block.NotFound, "listen on", a.String(), -1, "look up the host %s: %s", name.Name, name.Err)
+	}
 	if errors.As(err, &errno) {
 		err = errno
 		if errno == syscall.EADDRINUSE {

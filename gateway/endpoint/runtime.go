@@ -26,7 +26,7 @@ func runtimeFolder(uid int, base string) (dir string, mode os.FileMode, err erro
 		return "/run/sluice", 0o755, nil
 	case !filepath.IsAbs(base):
 		return "", 0, block.Errorf(block.NotFound, "find the runtime folder", "", -1,
-			"XDG_RUNTIME_DIR is not set; say where to listen with --nbd unix:PATH")
+			"XDG_RUNTIME_DIR is not set; say where to listen: --nbd unix:PATH, for a daemon --api unix:PATH too")
 	}
 	return filepath.Join(base, "sluice"), 0o700, nil
 }

@@ -29,7 +29,7 @@ func (s *Server) daemonRoutes(api huma.API) {
 	route(api, huma.Operation{
 		OperationID: "reload", Method: http.MethodPost, Path: "/v1/reload",
 		Summary: "Read the configuration anew", Tags: []string{"daemon"},
-		Description: "As SIGHUP does. When it fails, nothing has changed.",
+		Description: "As SIGHUP does. A file that is not right changes nothing; another failure names what is not as the file wants it, and the rest is.",
 	}, s.reload)
 	route(api, huma.Operation{
 		OperationID: "all-stats", Method: http.MethodGet, Path: "/v1/stats",
@@ -45,7 +45,10 @@ func (s *Server) daemonRoutes(api huma.API) {
 func (s *Server) status(context.Context, *struct{}) (*daemon, error) {
 	d := wire.Daemon{
 		Version: s.version(), PID: os.Getpid(), Started: s.cfg.Started,
-		Exports: len(s.cfg.Gateway.List()), Addresses: s.cfg.Addresses,
+		Exports: len(s.cfg.Gateway.List()),
+	}
+	if s.cfg.Daemon != nil {
+		d.Addresses, d.Problems = s.cfg.Daemon()
 	}
 	d.Addresses.API = append([]string{}, d.Addresses.API...) // a list, not null
 	d.Addresses.NBD = append([]string{}, d.Addresses.NBD...)

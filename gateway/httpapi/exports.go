@@ -141,7 +141,7 @@ func (s *Server) resize(ctx context.Context, in *resize) (*one, error) {
 		}
 		if to < st.Size {
 			return nil, block.Errorf(block.Invalid, op, in.Name, -1,
-				"%d bytes are less than the %d it has; the rest would be lost (permit it with shrink)", to, st.Size)
+				"%d bytes are less than the %d it has; the rest would be lost (shrink permits that)", to, st.Size)
 		}
 	}
 	st, err := s.cfg.Gateway.Resize(ctx, in.Name, to)

@@ -66,7 +66,7 @@ func TestLife(t *testing.T) {
 	b.want(200, "POST", "/v1/exports/disk/resize", `{"size":"2G"}`, &st)
 	same(st)
 	p := b.fails(422, "POST", "/v1/exports/disk/resize", `{"size":1073741824}`)
-	if want := "resize export disk: 1073741824 bytes are less than the 2147483648 it has; the rest would be lost (permit it with shrink)"; p.Detail != want {
+	if want := "resize export disk: 1073741824 bytes are less than the 2147483648 it has; the rest would be lost (shrink permits that)"; p.Detail != want {
 		t.Errorf("%q", p.Detail)
 	}
 	st, want.Size = gateway.Status{}, 1<<30
@@ -110,7 +110,9 @@ func TestStats(t *testing.T) {
 func TestDaemon(t *testing.T) {
 	reloaded := 0
 	b := start(t, standardLimits, func(c *Config) {
-		c.Addresses = wire.Addresses{API: []string{"unix:/a"}, FUSE: "/mnt"}
+		c.Daemon = func() (wire.Addresses, []string) {
+			return wire.Addresses{API: []string{"unix:/a"}, FUSE: "/mnt"}, []string{"/mnt was unmounted"}
+		}
 		c.Reload = func(context.Context) error {
 			if reloaded++; reloaded > 1 {
 				return block.Errorf(block.Invalid, "read", "sluice.toml", -1, "line 3: unknown key")
@@ -124,6 +126,7 @@ func TestDaemon(t *testing.T) {
 	want := wire.Daemon{
 		Version: "v1", PID: d.PID, Started: apitest.Start, Exports: 1,
 		Addresses: wire.Addresses{API: []string{"unix:/a"}, NBD: []string{}, FUSE: "/mnt"},
+		Problems:  []string{"/mnt was unmounted"},
 	}
 	if diff := cmp.Diff(want, d); diff != "" || d.PID <= 0 {
 		t.Error(diff, d.PID)

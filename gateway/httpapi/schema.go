@@ -76,7 +76,8 @@ var values = map[string][]any{
 	"Status.source": {"config", "api"},
 	"Event.kind": {
 		string(gateway.ExportAdded), string(gateway.ExportRemoved), string(gateway.ExportChanged), string(gateway.ExportState),
-		string(gateway.ExportSwapped), string(gateway.Reloaded), string(gateway.EventsLost),
+		string(gateway.ExportSwapped), string(gateway.Reloaded), string(gateway.Unmounted), string(gateway.Mounted),
+		string(gateway.EventsLost),
 	},
 	"Problem.kind": kindValues(),
 }
@@ -144,6 +145,7 @@ var members = map[string]map[string]string{
 		"capabilities":  "of the device stack",
 		"uris":          "where NBD clients find it",
 		"file":          "where it is under FUSE",
+		"file_error":    "why it is not there under FUSE, though it should be",
 		"passthrough":   "whether the kernel moves the bytes of the FUSE file",
 		"connections":   "NBD clients",
 		"open_files":    "how often the FUSE file is open",
@@ -167,7 +169,7 @@ var members = map[string]map[string]string{
 	},
 	"Daemon": {
 		"version": "of the program", "pid": "of the process", "started": "when", "exports": "how many there are",
-		"addresses": "where the daemon can be reached",
+		"addresses": "where the daemon can be reached", "problems": "what is wrong with the daemon itself, and what to do about it",
 	},
 	"Addresses": {"api": "of this API", "nbd": "of the NBD server", "fuse": "folder of the FUSE mount", "metrics": "of Prometheus metrics"},
 	"Problem": {

@@ -47,9 +47,12 @@ var standardLimits = limits{
 type Config struct {
 	Gateway Gateway
 
-	Version   string         // of the program
-	Started   time.Time      // when the daemon was started
-	Addresses wire.Addresses // where it can be reached
+	Version string    // of the program
+	Started time.Time // when the daemon was started
+
+	// Daemon tells of the daemon as it is: where it can be reached, and what is
+	// wrong with it; nil tells nothing.
+	Daemon func() (wire.Addresses, []string)
 
 	// Reload reads the daemon's configuration anew; nil where there is none.
 	Reload func(context.Context) error

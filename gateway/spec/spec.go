@@ -7,7 +7,9 @@
 package spec
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -64,6 +66,25 @@ type Settings struct {
 	// Faults are rules of package filters/fault, for rehearsals. A daemon takes
 	// them only when it was told to (--allow-faults).
 	Faults []string `json:"faults,omitempty" toml:"faults,omitempty"`
+}
+
+// Differ gives the keys, as in TOML, in which two differ.
+func (s Settings) Differ(other Settings) []string {
+	var keys []string
+	for _, k := range []struct {
+		name string
+		same bool
+	}{
+		{"on_error", s.OnError == other.OnError},
+		{"throttle", s.Throttle == other.Throttle},
+		{"slow_request", s.SlowRequest == other.SlowRequest},
+		{"faults", slices.Equal(s.Faults, other.Faults)},
+	} {
+		if !k.same {
+			keys = append(keys, k.name)
+		}
+	}
+	return keys
 }
 
 // OnError is the error policy.
@@ -173,7 +194,7 @@ func (s *Settings) check() (field, why string) {
 	}
 	for _, text := range s.Faults {
 		if _, err := fault.Parse(text); err != nil {
-			return "faults", fmt.Sprintf("has a bad rule: %v", err)
+			return "faults", fmt.Sprintf("has a bad rule %q: %v", text, errors.Unwrap(err))
 		}
 	}
 	return "", ""

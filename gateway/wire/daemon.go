@@ -13,6 +13,7 @@ type Daemon struct {
 	Started   time.Time `json:"started"`
 	Exports   int       `json:"exports"` // how many there are
 	Addresses Addresses `json:"addresses"`
+	Problems  []string  `json:"problems,omitempty"` // of the daemon itself, a line each
 }
 
 // Addresses are where the daemon can be reached.
@@ -20,7 +21,7 @@ type Addresses struct {
 	API     []string `json:"api"`               // unix:PATH or tcp:HOST:PORT
 	NBD     []string `json:"nbd"`               // likewise
 	FUSE    string   `json:"fuse,omitempty"`    // the mount's folder
-	Metrics string   `json:"metrics,omitempty"` // HOST:PORT
+	Metrics string   `json:"metrics,omitempty"` // HOST:PORT, or unix:PATH of a socket unit
 }
 
 // Exports is a list of exports.
