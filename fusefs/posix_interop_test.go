@@ -421,6 +421,6 @@ func TestFioVerifies(t *testing.T) {
 		{"--ioengine=libaio", "--direct=1", "--iodepth=16"}, {"--ioengine=psync"}, {"--ioengine=mmap"}, {"--ioengine=io_uring", "--direct=1", "--iodepth=16"},
 	} {
 		lab.Run(t, "fio", append(how, "--name=v", "--filename="+path, "--size=16M", "--rw=randwrite", "--bsrange=4k-64k",
-			"--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--allow_file_create=0")...)
+			"--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0", "--allow_file_create=0")...)
 	}
 }
