@@ -106,6 +106,23 @@ func (g *GuestLoad) Across(do func()) time.Duration {
 	return max(g.Seen(), g.Cycles(2))
 }
 
+// BearRestarts has what serves the guest's disk killed and started again by kill,
+// three times, and then asked to end and started again by end, three times, and
+// finishes. The sockets, or the mount, have to be kept meanwhile: the test fails
+// where QEMU found nobody, or the guest waited for longer than such a restart takes,
+// which is a second after a kill and 100 ms more than otherwise after a planned end
+// (see [Goal]).
+func (g *GuestLoad) BearRestarts(kill, end func()) {
+	g.t.Helper()
+	g.t.Logf("longest of 10 cycles without a restart: %v", g.Cycles(10))
+	killed, planned := g.outages(kill), g.outages(end)
+	r := g.Finish()
+	g.t.Logf("longest cycle across each kill %v, each planned restart %v; %+v", killed, planned, r)
+	killed.check(g.t, "a kill", r.Typical)
+	planned.check(g.t, "a planned restart", r.Typical)
+	Goal(g.t, "what the best planned restart added to a cycle", planned.shortest()-r.Typical, 100*time.Millisecond, longestOutage)
+}
+
 // Finish tells the guest to stop, waits until it has verified all that it wrote,
 // and returns what it says. The test fails unless all of it came back as it was
 // written and the guest's kernel has logged no I/O error.

@@ -59,30 +59,15 @@ func TestGuestBearsRestartsAtAKeptSocket(t *testing.T) {
 	image, sock := sparse(t, 64<<20), keepSocket(t)
 	server := sock.serve(t, image)
 	guest := StartGuestLoad(t, GuestConfig{Disks: []string{"nbd+unix:///?socket=" + sock.path}, Reconnect: 30})
-	t.Logf("longest of 10 cycles without a restart: %v", guest.Cycles(10))
-	var killed, planned []time.Duration
-	for range 3 {
-		killed = append(killed, guest.Across(func() {
-			server.Kill9()
-			server = sock.serve(t, image)
-		}))
-	}
-	for range 3 {
-		planned = append(planned, guest.Across(func() {
-			if err := server.Stop(); err != nil {
-				t.Errorf("the server's end: %v", err)
-			}
-			server = sock.serve(t, image)
-		})-guest.Typical())
-	}
-	t.Logf("longest cycle after each kill %v; what each planned restart added %v; %+v", killed, planned, guest.Finish())
-	if slices.Max(killed) > time.Second {
-		t.Errorf("killed: the guest waited %v", killed)
-	}
-	// The machine may be busy with other tests, but hardly all the time.
-	if slices.Min(planned) > 100*time.Millisecond || slices.Max(planned) > time.Second {
-		t.Errorf("planned restarts: the guest waited %v longer than otherwise", planned)
-	}
+	guest.BearRestarts(func() {
+		server.Kill9()
+		server = sock.serve(t, image)
+	}, func() {
+		if err := server.Stop(); err != nil {
+			t.Errorf("the server's end: %v", err)
+		}
+		server = sock.serve(t, image)
+	})
 }
 
 // TestGuestBearsRestartsOfItsServer is the same without anybody who keeps the
@@ -108,10 +93,8 @@ func TestGuestBearsRestartsOfItsServer(t *testing.T) {
 		}))
 	}
 	t.Logf("longest cycle after each restart %v; %+v", stalls, guest.Finish())
-	// One attempt fails before the server is there again, or at most two.
-	if slices.Max(stalls) > 4*time.Second {
-		t.Errorf("the guest waited %v", stalls)
-	}
+	// One attempt fails before the server is there again, or at most two; the fifth would be after 31 seconds.
+	Goal(t, "the guest's longest cycle", slices.Max(stalls), 4*time.Second, 20*time.Second)
 }
 
 // TestGuestOnAFile: a FUSE file is a guest's disk, opened with O_DIRECT and with
