@@ -17,6 +17,7 @@ import (
 	"sluice/block"
 	"sluice/gateway/spec"
 	"sluice/gateway/state"
+	"sluice/internal/lab"
 	"sluice/metrics"
 	"sluice/nbd"
 )
@@ -413,13 +414,15 @@ func TestThousandExports(t *testing.T) {
 		h.add(spec.Spec{Name: fmt.Sprintf("disk-%04d", n), URL: h.image(fmt.Sprintf("%d.img", n), 1)})
 	}
 	t.Logf("1000 exports added in %v", time.Since(begin))
-	begin = time.Now()
-	if n := len(h.List()); n != 1000 {
-		t.Errorf("%d exports", n)
+	listed := time.Hour
+	for range 5 {
+		begin = time.Now()
+		if n := len(h.List()); n != 1000 {
+			t.Errorf("%d exports", n)
+		}
+		listed = min(listed, time.Since(begin))
 	}
-	if took := time.Since(begin); took > 100*time.Millisecond {
-		t.Errorf("listing took %v", took)
-	}
+	lab.Goal(t, "the quickest list", listed, 100*time.Millisecond, 2*time.Second)
 	mustWrite(t, h.dial("disk-0999"), 0, []byte("last"))
 	h.stop()
 	begin = time.Now()

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // running is a Single that serves.
 type running struct {
-	uri       string
+	uri, addr string
 	stop, cut context.CancelFunc
 	ended     chan error
 }
@@ -41,7 +41,8 @@ func serve(t *testing.T, cfg SingleConfig) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{uri: "nbd://" + l.Addr().String() + "/" + cfg.Name, ended: make(chan error, 1)}
+	addr := l.Addr().String()
+	r := &running{uri: "nbd://" + addr + "/" + cfg.Name, addr: addr, ended: make(chan error, 1)}
 	stop, stopNow := context.WithCancel(t.Context())
 	cut, cutNow := context.WithCancel(context.Background())
 	r.stop, r.cut = stopNow, cutNow
@@ -86,10 +87,17 @@ func TestStopFinishesWhatHasArrived(t *testing.T) {
 	go func() { answered <- c.WriteAt(t.Context(), content, 0, 0) }()
 	<-arrived
 	r.stop()
+	waitFor(t, "the listener's end", func() bool {
+		conn, err := net.Dial("tcp", r.addr)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	})
 	select {
 	case err := <-r.ended:
 		t.Fatalf("Run ended with a write in progress: %v", err)
-	case <-time.After(50 * time.Millisecond):
+	default:
 	}
 	close(goOn)
 	if err := <-answered; err != nil {

@@ -170,7 +170,7 @@ func TestAddress(t *testing.T) {
 // short are limits that a test can wait for.
 func short() limits {
 	l := standardLimits
-	l.header, l.read, l.idle, l.close = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+	l.header, l.read, l.idle, l.close = 500*time.Millisecond, 500*time.Millisecond, 500*time.Millisecond, 50*time.Millisecond
 	return l
 }
 
@@ -184,6 +184,7 @@ func TestSlowClients(t *testing.T) {
 		"then idle":   "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each waits for a limit
 			conn := dial(t, s)
 			if _, err := io.WriteString(conn, sent); err != nil {
 				t.Fatal(err)
@@ -316,7 +317,7 @@ func TestCloseWaits(t *testing.T) {
 // otherwise may.
 func TestLongProfile(t *testing.T) {
 	lim := short()
-	lim.write = 50 * time.Millisecond
+	lim.write = 500 * time.Millisecond
 	s := start(t, New(Build{}), Options{Pprof: true}, lim)
 	begin := time.Now()
 	status, body := get(t, s, "/debug/pprof/profile?seconds=1")

@@ -60,7 +60,7 @@ func (p *peer) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		if conn, err := net.Dial("unix", p.socket); err == nil {
 			_ = conn.Close()
 			return

@@ -269,7 +269,8 @@ func TestClientDeadlyRequest(t *testing.T) {
 			}
 			cancel()
 			within(t, "the others", others.Wait)
-			if n := conns.Load(); n < 3 || n > 12 {
+			// Six or so; a busy machine makes it fewer.
+			if n := conns.Load(); n < 2 || n > 12 {
 				t.Errorf("%d connections", n)
 			}
 			roundTrip(t, c)
@@ -281,15 +282,19 @@ func TestClientDeadlyRequest(t *testing.T) {
 func TestClientRestartsAtOnce(t *testing.T) {
 	s := newFakeServer(t, 1<<20)
 	c := s.start().dial(ClientConfig{Reconnect: ReconnectForever, StableCache: true})
-	began := time.Now()
 	const restarts = 100
-	for range restarts {
-		if err := c.ReadAt(background, make([]byte, 512), 0); err != nil {
-			t.Fatal(err)
+	took := time.Hour
+	for try := 0; try < 3 && took > restarts*clientFirstDelay; try++ { // once, unless the machine is busy
+		began := time.Now()
+		for range restarts {
+			if err := c.ReadAt(background, make([]byte, 512), 0); err != nil {
+				t.Fatal(err)
+			}
+			s.crash(false)
 		}
-		s.crash(false)
+		took = time.Since(began)
 	}
-	if took := time.Since(began); took > restarts*clientFirstDelay {
+	if took > restarts*clientFirstDelay {
 		t.Errorf("%d restarts took %v", restarts, took)
 	}
 }

@@ -196,7 +196,7 @@ func testStrings(t *testing.T) {
 }
 
 func testHandshakeDeadline(t *testing.T) {
-	s := serveWith(t, nbd.ServerConfig{HandshakeTimeout: 50 * time.Millisecond}, &nbd.Export{Device: newMem(t, 1<<20)})
+	s := serveWith(t, nbd.ServerConfig{HandshakeTimeout: 500 * time.Millisecond}, &nbd.Export{Device: newMem(t, 1<<20)})
 	connect(t, s.addr).mustClose()
 	c := dial(t, s.addr)
 	c.send(optHeader(rOptGo, 100))

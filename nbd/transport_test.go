@@ -119,9 +119,16 @@ func TestStreamReceivesWithManyBlocked(t *testing.T) {
 	defer blockedReceives.Add(-maxBlocked)
 	s, peer := streamPair(t)
 	p := make([]byte, 10)
-	begin := time.Now()
-	if _, err := s.recv(p, forRequest); err != errIdle || time.Since(begin) > idleTime/2 {
-		t.Errorf("recv: %v after %v", err, time.Since(begin))
+	took := time.Hour
+	for try := 0; try < 10 && took > idleTime/2; try++ { // once, unless the machine is busy
+		begin := time.Now()
+		if _, err := s.recv(p, forRequest); err != errIdle {
+			t.Fatalf("recv: %v", err)
+		}
+		took = time.Since(begin)
+	}
+	if took > idleTime/2 {
+		t.Errorf("recv took %v", took)
 	}
 	_, _ = peer.Write([]byte("x"))
 	if n, err := s.recv(p, forRest); n != 1 || err != nil {

@@ -325,7 +325,7 @@ func TestDaemonStopsWhileHeld(t *testing.T) {
 	if err := d.proc.Wait(); err == nil || !strings.Contains(d.proc.Output(), "flush a") {
 		t.Errorf("the end: %v, %s", err, d.proc.Output())
 	}
-	if took := time.Since(begin); took > 6*time.Second {
+	if took := time.Since(begin); took > 20*time.Second { // without the setting it is 30
 		t.Errorf("it took %v", took)
 	}
 	io.Kill9()
@@ -370,9 +370,8 @@ func TestDaemonOfAThousand(t *testing.T) {
 		}
 	}
 	t.Logf("1000 exports added in %v, listed in %v, back %v after the start", added, listed, back)
-	if added > 10*time.Second || listed > 100*time.Millisecond {
-		t.Error("too slow")
-	}
+	lab.Goal(t, "adding 1000 exports", added, 10*time.Second, 2*time.Minute)
+	lab.Goal(t, "the quickest list", listed, 100*time.Millisecond, 2*time.Second)
 	if text, err := exec.Command(lab.Sluice(t), "export", "--api", "unix:"+d.at("api"), "list").Output(); err != nil || strings.Count(string(text), "\n") != 1001 {
 		t.Errorf("list: %v", err)
 	}

@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -112,23 +114,17 @@ func TestFileWaitsForItsImage(t *testing.T) {
 	}
 	server := far()
 	lab.Run(t, lab.Sluice(t), "export", "--api", "unix:"+d.at("api"), "add", "far", "nbd+unix:///?timeout=1s&socket="+d.at("far"))
-	file, sign := filepath.Join(d.mount, "far"), d.at("go")
-	early := lab.Start(t, "sh", "-c", `exec 3<>"$0"; echo open; while [ ! -e "$1" ]; do sleep 0.02; done; printf early >&3 && echo written`, file, sign)
+	file := filepath.Join(d.mount, "far")
+	sign, goOn := gate(t)
+	early := lab.Start(t, "sh", "-c", `exec 3<>"$0"; echo open; read -r _ <"$1"; printf early >&3 && echo written`, file, sign)
 	early.Expect("open")
 	server.Kill9()
 	d.m.Kill9()
 	d.m.Restart()
-	if err := os.WriteFile(sign, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	goOn()
 	late := lab.Start(t, "dd", "if=/dev/zero", "of="+file, "bs=4k", "count=1", "seek=1", "oflag=direct", "conv=notrunc")
-	select {
-	case <-late.Done():
-		t.Errorf("the late client did not wait: %s", late.Output())
-	case <-early.Done():
-		t.Errorf("the early client did not wait: %s", early.Output())
-	case <-time.After(300 * time.Millisecond): // nothing tells that somebody waits in the kernel
-	}
+	early.Until("it waits in the kernel", waitsIn(early, unix.SYS_WRITE))
+	late.Until("it waits in the kernel", waitsIn(late, unix.SYS_OPENAT, unix.SYS_CLOSE, unix.SYS_WRITE))
 	server = far()
 	early.Expect("written")
 	if err := late.Wait(); err != nil {
@@ -142,13 +138,48 @@ func TestFileWaitsForItsImage(t *testing.T) {
 	}
 }
 
+// gate is a fifo where a shell waits, and what lets it go on. No other process has
+// to run for that, which would close the shell's files.
+func gate(t *testing.T) (path string, open func()) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "gate")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return path, func() {
+		if _, err := f.WriteString("go\n"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// waitsIn tells whether a process is in one of these system calls, and was in the same
+// one when it was asked before.
+func waitsIn(p *lab.Proc, calls ...int) func() bool {
+	last := ""
+	return func() bool {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", p.Pid())) // "running", or the call and its arguments
+		was := last
+		last = string(text)
+		var call int
+		_, err := fmt.Sscan(last, &call)
+		return err == nil && last == was && slices.Contains(calls, call)
+	}
+}
+
 // TestFailedStartLeavesTheMount: a process that takes the mount over and cannot go on
 // leaves it to the one after it.
 func TestFailedStartLeavesTheMount(t *testing.T) {
 	d := newManaged(t)
 	d.image("disk")
-	file, sign := filepath.Join(d.mount, "disk"), d.at("go")
-	client := lab.Start(t, "sh", "-c", `exec 3<>"$0"; echo open; while [ ! -e "$1" ]; do sleep 0.02; done; printf hello >&3 && echo written`, file, sign)
+	file := filepath.Join(d.mount, "disk")
+	sign, goOn := gate(t)
+	client := lab.Start(t, "sh", "-c", `exec 3<>"$0"; echo open; read -r _ <"$1"; printf hello >&3 && echo written`, file, sign)
 	client.Expect("open")
 	d.m.Kill9()
 	failing := d.m.Start(lab.Sluice(t), append(d.args, "--nbd", "unix:"+d.at("none/s"))...)
@@ -157,9 +188,7 @@ func TestFailedStartLeavesTheMount(t *testing.T) {
 	}
 	d.m.Start(lab.Sluice(t), d.args...)
 	d.m.Ready()
-	if err := os.WriteFile(sign, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	goOn()
 	client.Expect("written")
 	if err := client.Wait(); err != nil {
 		t.Error(err)
@@ -173,18 +202,20 @@ func TestHeldRequestOutlivesARestart(t *testing.T) {
 	d.image("disk", "--fault", "any:error=transient")
 	d.image("other")
 	client := lab.Start(t, "dd", "if=/dev/zero", "of="+filepath.Join(d.mount, "disk"), "bs=4k", "count=1", "oflag=direct", "conv=notrunc")
-	lab.Run(t, "sh", "-c", `until "$0" export --api unix:"$1" show disk | grep -q held; do sleep 0.05; done`, lab.Sluice(t), d.at("api"))
+	awaitHeld := func() {
+		client.Until("its request is held", func() bool {
+			text, _ := exec.Command(lab.Sluice(t), "export", "--api", "unix:"+d.at("api"), "show", "disk").Output()
+			return bytes.Contains(text, []byte("held"))
+		})
+	}
+	awaitHeld()
 	begin := time.Now()
 	_ = d.m.End() // it says that an image could not be flushed
-	if took := time.Since(begin); took > 8*time.Second {
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("the end took %v", took)
 	}
 	d.m.Restart()
-	select {
-	case <-client.Done():
-		t.Errorf("the client did not wait: %s", client.Output())
-	default:
-	}
+	awaitHeld() // by the next process
 	lab.Run(t, lab.Sluice(t), "export", "--api", "unix:"+d.at("api"), "set", "disk", "--no-faults")
 	if err := client.Wait(); err != nil {
 		t.Errorf("the client: %v", err)

@@ -241,12 +241,17 @@ func TestWedgedProcessIsNotFed(t *testing.T) {
 	m.Setenv("WATCHDOG_USEC", "40000")
 	dir, _ := managed(t, m)
 	m.Ready()
-	first := m.Await("WATCHDOG=1")
-	for range 5 {
-		m.Await("WATCHDOG=1")
+	// They may pile up before they are taken, but not every time.
+	var longest time.Duration
+	for try := 0; try < 10 && longest < 50*time.Millisecond; try++ {
+		first := m.Await("WATCHDOG=1")
+		for range 5 {
+			m.Await("WATCHDOG=1")
+		}
+		longest = time.Since(first.At)
 	}
-	if d := time.Since(first.At); d < 50*time.Millisecond {
-		t.Errorf("five more after %v, with 20 ms between them", d)
+	if longest < 50*time.Millisecond {
+		t.Errorf("five more after %v, with 20 ms between them", longest)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "wedged"), nil, 0o600); err != nil {
 		t.Fatal(err)

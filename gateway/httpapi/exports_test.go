@@ -263,7 +263,7 @@ func TestSlowStorage(t *testing.T) {
 				select {
 				case <-ctx.Done():
 					return ctx.Err()
-				case <-time.After(5 * lim.read):
+				case <-time.After(lim.read * 3 / 2):
 				}
 			case op == "add":
 				close(entered)

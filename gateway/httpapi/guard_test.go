@@ -94,6 +94,7 @@ func TestSlowClients(t *testing.T) {
 		"no HTTP":       {"\x16\x03\x01\x02\x00\x01\r\n\r\n", "HTTP/1.1 400 "},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each waits for a limit
 			conn := b.dial()
 			_, _ = io.WriteString(conn, c.sent) // may be hung up on in the middle
 			if got := b.hungUp(conn); !strings.HasPrefix(got, c.got) {
@@ -107,7 +108,7 @@ func TestSlowClients(t *testing.T) {
 // deadline for writing ends that.
 func TestClientThatNeverReads(t *testing.T) {
 	lim := standardLimits
-	lim.write = 100 * time.Millisecond
+	lim.write = time.Second
 	b := start(t, lim, nil)
 	for i := range 200 {
 		b.want(201, "POST", "/v1/exports", fmt.Sprintf(`{"name":"%d","url":"/x"}`, i), &gateway.Status{})

@@ -93,10 +93,8 @@ func TestGuestBearsRestartsOfItsServer(t *testing.T) {
 		}))
 	}
 	t.Logf("longest cycle after each restart %v; %+v", stalls, guest.Finish())
-	// One attempt fails before the server is there again, or at most two.
-	if slices.Max(stalls) > 4*time.Second {
-		t.Errorf("the guest waited %v", stalls)
-	}
+	// One attempt fails before the server is there again, or at most two; the fifth would be after 31 seconds.
+	Goal(t, "the guest's longest cycle", slices.Max(stalls), 4*time.Second, 20*time.Second)
 }
 
 // TestGuestOnAFile: a FUSE file is a guest's disk, opened with O_DIRECT and with

@@ -61,3 +61,36 @@ func TestNeedGo(t *testing.T) {
 		t.Errorf("%v: %s", err, text)
 	}
 }
+
+// TestLeavesNothing: a file that a command leaves in the tree is named and makes it
+// fail; one that was there, or that git ignores, does not, nor does a tree without git.
+func TestLeavesNothing(t *testing.T) {
+	script, err := filepath.Abs("../../scripts/leaves-nothing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		git, command, want string
+		status             int
+	}{
+		{`[ "$1" = status ] && ls | sed 's/^/?? /'`, "true", "", 0},
+		{`[ "$1" = status ] && ls | sed 's/^/?? /'`, "rm mine", "", 0},
+		{`[ "$1" = status ] && ls | sed 's/^/?? /'`, "rm mine; exit 3", "", 3},
+		{`[ "$1" = status ] && ls | sed 's/^/?? /'`, ": >'a new one'", "a new one\n", 1},
+		{`[ "$1" = status ] && ls | sed 's/^/?? /'`, ": >new; exit 3", "new\n", 3},
+		{`echo " M $(ls)"`, ": >new", "", 0},
+		{"exit 128", ": >new; exit 3", "", 3},
+	} {
+		programs(t, map[string]string{"git": c.git})
+		cmd := exec.Command(script, "sh", "-c", c.command)
+		cmd.Dir = t.TempDir()
+		if err := os.WriteFile(filepath.Join(cmd.Dir, "mine"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		text, err := cmd.CombinedOutput()
+		_, files, _ := strings.Cut(string(text), ":\n")
+		if files != c.want || (c.want == "") != (len(text) == 0) || cmd.ProcessState.ExitCode() != c.status {
+			t.Errorf("%s: %v: %s", c.command, err, text)
+		}
+	}
+}
