@@ -1,0 +1,181 @@
+//go:build interop
+
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/block"
+	"sluice/gateway/spec"
+)
+
+// file opens an export's FUSE file until the test ends.
+func (h *house) file(name string) *os.File {
+	h.t.Helper()
+	f, err := os.OpenFile(filepath.Join(h.cfg.Files.Dir(), name), os.O_RDWR, 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// begun gives what a call ends with that takes its time.
+func begun(call func() error) <-chan error {
+	ended := make(chan error, 1)
+	go func() { ended <- call() }()
+	return ended
+}
+
+// reading and writing begin a request on a file.
+func reading(f *os.File) <-chan error {
+	return begun(func() error { _, err := f.ReadAt(make([]byte, 512), 0); return err })
+}
+
+func writing(f *os.File, text string) <-chan error {
+	return begun(func() error { _, err := f.WriteAt([]byte(text), 0); return err })
+}
+
+func wantErrno(t *testing.T, what string, ended <-chan error, want error) {
+	t.Helper()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s: no answer, want %v", what, want)
+	}
+}
+
+// A file's attributes say what is behind it, without passwords.
+func TestFileAttributes(t *testing.T) {
+	h := newHouseWithFiles(t, nil)
+	images := map[string][2]string{
+		"by-name":  {h.image("a.img", 1), ""},
+		"by-order": {h.image("b.qcow2", 1), "raw"},
+		"memory":   {"mem://1M", ""},
+	}
+	for name, image := range images {
+		st := h.add(spec.Spec{Name: name, URL: image[0], Format: image[1]})
+		for attribute, want := range map[string]string{"user.sluice.format": "raw", "user.sluice.url": image[0]} {
+			value := make([]byte, 1024)
+			n, err := unix.Getxattr(st.File, attribute, value)
+			if err != nil || string(value[:max(n, 0)]) != want {
+				t.Errorf("%s of %s: %q (%v), want %q", attribute, name, value[:max(n, 0)], err, want)
+			}
+		}
+		list := make([]byte, 1024)
+		n, err := unix.Listxattr(st.File, list)
+		if err != nil || string(list[:max(n, 0)]) != "user.sluice.format\x00user.sluice.url\x00" {
+			t.Errorf("attributes of %s: %q (%v)", name, list[:max(n, 0)], err)
+		}
+	}
+}
+
+// Who has the file open sees its new size when Resize returns.
+func TestResizeOfAnOpenFile(t *testing.T) {
+	h := newHouseWithFiles(t, nil)
+	st := h.add(spec.Spec{Name: "a", URL: h.image("a.img", 1)})
+	f := h.file("a")
+	for _, size := range []int64{3 << 20, 1 << 20, 2<<20 + 512} {
+		if _, err := h.Gateway.Resize(t.Context(), "a", size); err != nil {
+			t.Fatal(err)
+		}
+		open, err := f.Stat()
+		if err != nil || open.Size() != size {
+			t.Errorf("an open file has %d bytes (%v), want %d", open.Size(), err, size)
+		}
+		if named, err := os.Stat(st.File); err != nil || named.Size() != size {
+			t.Errorf("the file has %d bytes (%v), want %d", named.Size(), err, size)
+		}
+		if _, err := f.WriteAt([]byte("last"), size-4); err != nil {
+			t.Error(err)
+		}
+		if data, err := os.ReadFile(filepath.Join(h.dir, "a.img")); err != nil || int64(len(data)) != size || !bytes.HasSuffix(data, []byte("last")) {
+			t.Errorf("the image has %d bytes (%v), want %d and the last that were written", len(data), err, size)
+		}
+	}
+}
+
+// An export that cannot be kept leaves no file.
+func TestFileOfAnAddThatIsNotKept(t *testing.T) {
+	h, s := unkept(t, newHouseWithFiles)
+	_, err := h.Add(t.Context(), s)
+	kindIs(t, "adding what cannot be kept", err, block.Closed)
+	if _, err := h.cfg.Files.ID("a"); block.KindOf(err) != block.NotFound {
+		t.Errorf("the file is left: %v", err)
+	}
+}
+
+// An export that cannot be taken out of the state has its file still, or again.
+func TestFileOfARemovalThatIsNotKept(t *testing.T) {
+	h := newHouseWithFiles(t, nil)
+	st := h.add(spec.Spec{Name: "a", URL: h.image("a.img", 1)})
+	id, err := h.cfg.Files.ID("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(st.File, []byte("kept"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.state.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, force := range []bool{false, true} {
+		kindIs(t, "a removal that cannot be kept", h.Remove(t.Context(), "a", force), block.Closed)
+	}
+	got := make([]byte, 4)
+	if _, err := h.file("a").ReadAt(got, 0); err != nil || string(got) != "kept" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if again, err := h.cfg.Files.ID("a"); err != nil || again != id {
+		t.Errorf("number %d (%v), was %d", again, err, id)
+	}
+}
+
+// A client waits on the file of an export that is being opened: a removal without
+// force is refused and changes nothing for it.
+func TestRemovalRefusedWhileOpening(t *testing.T) {
+	h := newHouseWithFiles(t, nil)
+	h.add(spec.Spec{Name: "a", URL: h.image("a.img", 1)})
+	back := h.away("a.img")
+	waiting := reading(h.file("a"))
+	kindIs(t, "removing it under a client", h.Remove(t.Context(), "a", false), block.Busy)
+	back()
+	wantErrno(t, "the read that waited", waiting, nil)
+}
+
+// What is changed while the image is away is not the end of the file in the next
+// process.
+func TestFileLastsWhileOpening(t *testing.T) {
+	h := newHouseWithFiles(t, nil)
+	h.add(spec.Spec{Name: "a", URL: h.image("a.img", 3)})
+	back := h.away("a.img")
+	if _, err := h.Change(t.Context(), "a", spec.Settings{Throttle: spec.Throttle{ReadIOPS: 1000}}); err != nil {
+		t.Fatal(err)
+	}
+	files := h.cfg.Files
+	h.stop()
+	h.again(func(c *Config) { c.Files = files })
+	f := h.file("a")
+	if st, err := f.Stat(); err != nil || st.Size() != 3<<20 {
+		t.Errorf("%v, %v", st, err)
+	}
+	waiting := reading(f)
+	back()
+	wantErrno(t, "the read that waited", waiting, nil)
+}
+
+// closed is how the other policies' tests say that nothing came of it.
+var _ = fmt.Sprint
+var _ = context.Background
