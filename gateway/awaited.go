@@ -110,7 +110,10 @@ func (a *awaited) Close() error { return nil }
 // await makes the FUSE file of an export that had one when it was open last, of so
 // many bytes. With passthrough there can be none before the image is there.
 func (e *export) await(size int64) {
-	s := e.described()
+	e.mu.Lock()
+	e.last = size
+	s := e.spec
+	e.mu.Unlock()
 	if e.gw.cfg.Files == nil || s.NoFUSE || s.Passthrough || size == 0 {
 		return
 	}

@@ -131,7 +131,7 @@ func (g *Gateway) Resume(_ context.Context, name string) (Status, error) {
 	case st != nil:
 		st.hold.Resume()
 	case failed:
-		g.openLater(e, true)
+		g.openLater(e, e.anew)
 	}
 	return e.status(), nil
 }

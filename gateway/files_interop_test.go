@@ -4,9 +4,7 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -120,19 +118,17 @@ func TestFileOfAnAddThatIsNotKept(t *testing.T) {
 // An export that cannot be taken out of the state has its file still, or again.
 func TestFileOfARemovalThatIsNotKept(t *testing.T) {
 	h := newHouseWithFiles(t, nil)
-	st := h.add(spec.Spec{Name: "a", URL: h.image("a.img", 1)})
+	h.add(spec.Spec{Name: "a", URL: h.image("a.img", 1)})
 	id, err := h.cfg.Files.ID("a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(st.File, []byte("kept"), 0); err != nil {
-		t.Fatal(err)
-	}
+	wantErrno(t, "a write", writing(h.file("a"), "kept"), nil)
 	if err := h.state.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, force := range []bool{false, true} {
-		kindIs(t, "a removal that cannot be kept", h.Remove(t.Context(), "a", force), block.Closed)
+	for range 2 {
+		kindIs(t, "a removal that cannot be kept", h.Remove(t.Context(), "a", true), block.Closed)
 	}
 	got := make([]byte, 4)
 	if _, err := h.file("a").ReadAt(got, 0); err != nil || string(got) != "kept" {
@@ -175,7 +171,3 @@ func TestFileLastsWhileOpening(t *testing.T) {
 	back()
 	wantErrno(t, "the read that waited", waiting, nil)
 }
-
-// closed is how the other policies' tests say that nothing came of it.
-var _ = fmt.Sprint
-var _ = context.Background
