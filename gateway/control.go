@@ -41,7 +41,7 @@ func (e *export) change(s spec.Settings) (Status, error) {
 		e.mu.Unlock()
 		return Status{}, block.Errorf(block.NotFound, "change export", e.name, -1, "there is no such export")
 	}
-	before, old, st := e.spec, e.rules, e.stack
+	before, old, st, a := e.spec, e.rules, e.stack, e.awaited
 	e.spec, e.rules = next, rules
 	e.mu.Unlock()
 	if err := e.gw.keep(e); err != nil {
@@ -52,6 +52,8 @@ func (e *export) change(s spec.Settings) (Status, error) {
 	}
 	if st != nil {
 		st.adjust(s, rules, e.gw.slow(s))
+	} else if a != nil {
+		a.hold.SetPolicy(s.OnError.Hold())
 	}
 	return e.tell(ExportChanged), nil
 }
@@ -125,8 +127,11 @@ func (g *Gateway) Resume(_ context.Context, name string) (Status, error) {
 		return Status{}, err
 	}
 	e.mu.Lock()
-	st, failed := e.stack, e.state == Failed
+	st, a, failed := e.stack, e.awaited, e.state == Failed
 	e.mu.Unlock()
+	if a != nil {
+		a.hold.Resume()
+	}
 	switch {
 	case st != nil:
 		st.hold.Resume()
@@ -189,11 +194,14 @@ func (e *export) status() Status {
 	if e.why != nil {
 		s.Error = e.why.Error()
 	}
-	st, own := e.stack, e.own
+	st, own, a := e.stack, e.own, e.awaited
 	e.mu.Unlock()
 	s.Spec.URL = redact(s.Spec.URL)
 	s.URIs = append(e.gw.URIs(e.name), own.uris(e.gw.tls())...)
 	if st == nil {
+		if a != nil {
+			s.HeldNow = a.hold.State().Waiting
+		}
 		return s
 	}
 	info := st.image.Current()

@@ -171,3 +171,80 @@ func TestFileLastsWhileOpening(t *testing.T) {
 	back()
 	wantErrno(t, "the read that waited", waiting, nil)
 }
+
+// What comes to the file of an export whose image is away goes by the error policy.
+func TestPolicyOfTheFileWhileOpening(t *testing.T) {
+	h := newHouseWithFiles(t, nil)
+	policies := map[string]spec.OnError{
+		"hold": {}, "limit": {Limit: spec.Duration(50 * time.Millisecond)}, "error": {Policy: "error"}, "freeze": {Policy: "read-only"},
+	}
+	for name, policy := range policies {
+		h.add(spec.Spec{Name: name, URL: h.image(filepath.Join("images", name), 1), Settings: spec.Settings{OnError: policy}})
+	}
+	back := h.away("images")
+	files := map[string]*os.File{}
+	for name := range policies {
+		files[name] = h.file(name)
+	}
+	waiting := reading(files["hold"])
+	for _, name := range []string{"limit", "error", "freeze"} {
+		wantErrno(t, name, reading(files[name]), unix.EIO)
+	}
+	wantErrno(t, "a write with the read-only policy", writing(files["freeze"], "x"), unix.EROFS)
+	if st, err := h.Show("hold"); err != nil || st.State != Opening || st.HeldNow != 1 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	back()
+	wantErrno(t, "the read that waited", waiting, nil)
+	for name := range policies {
+		waitFor(t, "the image of "+name, func() bool { st, _ := h.Show(name); return st.State != Opening })
+		wantErrno(t, name, reading(files[name]), nil)
+	}
+	if st, err := h.Show("freeze"); err != nil || st.State != Frozen || st.Error == "" {
+		t.Errorf("%+v, %v", st, err)
+	}
+	wantErrno(t, "a write with the read-only policy", writing(files["freeze"], "x"), unix.EROFS)
+	if _, err := h.Gateway.Resume(t.Context(), "freeze"); err != nil {
+		t.Error(err)
+	}
+	for name := range policies {
+		wantErrno(t, name, writing(files[name], "x"), nil)
+	}
+}
+
+// A client that waits for an image is told when it cannot be opened, or when the
+// policy becomes another one.
+func TestFileOfAnExportThatFails(t *testing.T) {
+	h := newHouseWithFiles(t, nil)
+	path := h.image("images/a", 1)
+	h.add(spec.Spec{Name: "a", URL: path})
+	back := h.away("images")
+	f := h.file("a")
+	waiting := writing(f, "x")
+	waitFor(t, "the write", func() bool { st, _ := h.Show("a"); return st.HeldNow == 1 })
+	if _, err := h.Change(t.Context(), "a", spec.Settings{OnError: spec.OnError{Policy: "error"}}); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "the write that waited", waiting, unix.EIO)
+	if _, err := h.Change(t.Context(), "a", spec.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	waiting = writing(f, "x")
+	away := filepath.Dir(path) + ".away"
+	if err := errors.Join(os.Rename(away+"/a", away+"/good"), os.Mkdir(away+"/a", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	back()
+	wantErrno(t, "a write to what cannot be opened", waiting, unix.EIO)
+	if st, err := h.Show("a"); err != nil || st.State != Failed {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if err := errors.Join(os.Remove(path), os.Rename(filepath.Dir(path)+"/good", path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Gateway.Resume(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the image", h.serves("a"))
+	wantErrno(t, "a write", writing(f, "x"), nil)
+}

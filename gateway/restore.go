@@ -198,6 +198,9 @@ func (e *export) anew() bool {
 	}
 	e.set(Opening, nil)
 	e.ready = make(chan struct{})
+	if e.awaited != nil {
+		e.awaited.anew()
+	}
 	return true
 }
 
@@ -272,7 +275,11 @@ func (e *export) tryOpen(ctx context.Context) (done bool) {
 		e.set(Failed, err)
 		e.letIn()
 	}
+	a := e.awaited
 	e.mu.Unlock()
+	if a != nil {
+		a.failed(err, again)
+	}
 	if news {
 		e.gw.cfg.Log.Error("an image cannot be opened", "export", e.name, "err", err, "again", again)
 		e.tell(ExportState)
