@@ -80,8 +80,8 @@ func TestExchangeUnderFio(t *testing.T) {
 }
 
 // moved copies an image to another place.
-func (h *house) moved(n int, size int64) func(context.Context, block.Device) (block.Device, error) {
-	return func(ctx context.Context, old block.Device) (block.Device, error) {
+func (h *house) moved(n int, size int64) Next {
+	return func(ctx context.Context, old block.Device, _ func(Image) error) (block.Device, error) {
 		next, err := h.place(ctx, n, size)
 		if err != nil {
 			return nil, err

@@ -23,7 +23,13 @@ func (h *house) file(name string) *os.File {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Cleanup(func() { _ = f.Close() })
+	h.t.Cleanup(func() {
+		select {
+		case <-begun(f.Close):
+		case <-time.After(5 * time.Second): // the end of the Gateway is what ends it
+			h.t.Errorf("a request on the file of %s does not end", name)
+		}
+	})
 	return f
 }
 

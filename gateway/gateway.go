@@ -171,11 +171,8 @@ func (g *Gateway) undo(ctx context.Context, e *export) error {
 
 // reserve checks a Spec and puts an export that is not open yet into the table.
 func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) {
-	if err := s.Check(); err != nil {
+	if err := checkImage(s); err != nil {
 		return nil, err
-	}
-	if location.Scheme(s.URL) == "" && !filepath.IsAbs(s.URL) { // the folder of a daemon is nobody's business
-		return nil, block.Errorf(block.Invalid, "check export", s.Name, -1, "url is neither an absolute path nor a URL")
 	}
 	if len(s.Allow) > 0 && (g.cfg.Server.TLS == nil || g.cfg.Server.TLS.ClientCAs == nil) {
 		return nil, block.Errorf(block.Invalid, "check export", s.Name, -1, "allow: the daemon asks NBD clients for no certificates (tls.ca)")
@@ -215,6 +212,17 @@ func (g *Gateway) keep(e *export) error {
 	}
 	r := state.Record{Spec: e.described(), ID: e.id, Source: string(e.source), Size: e.size()}
 	return block.Wrap(g.cfg.State.Put(r), "keep export", e.name, -1)
+}
+
+// checkImage checks a Spec, and that its image is the same from wherever it is opened.
+func checkImage(s spec.Spec) error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	if location.Scheme(s.URL) == "" && !filepath.IsAbs(s.URL) { // the folder of a daemon is nobody's business
+		return block.Errorf(block.Invalid, "check export", s.Name, -1, "url is neither an absolute path nor a URL")
+	}
+	return nil
 }
 
 // unkeep makes durable that an export is no more; one that was never open may not
