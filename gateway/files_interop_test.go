@@ -61,7 +61,7 @@ func wantErrno(t *testing.T, what string, ended <-chan error, want error) {
 	}
 }
 
-// A file's attributes say what is behind it, without passwords.
+// A file's attributes say what is behind it.
 func TestFileAttributes(t *testing.T) {
 	h := newHouseWithFiles(t, nil)
 	images := map[string][2]string{
