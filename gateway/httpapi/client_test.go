@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/block"
 	"sluice/gateway"
 	"sluice/internal/lab"
 	"sluice/metrics"
@@ -22,11 +23,11 @@ type client struct {
 	metrics *metrics.Registry
 }
 
-// bounded serves an export in RAM with a real gateway.
-func bounded(t *testing.T, export string) *client {
+// withClient serves an export in RAM with a real gateway.
+func withClient(t *testing.T, export string) *client {
 	t.Helper()
 	c := &client{metrics: metrics.New(metrics.Build{})}
-	g := gateway.New(gateway.Config{Metrics: c.metrics})
+	g := gateway.New(gateway.Config{Metrics: c.metrics, AllowFaults: true})
 	l, err := net.Listen("unix", lab.Socket(t))
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +85,7 @@ func (c *client) waits() (n int) {
 
 // A burst that is changed through the API holds at once, for clients that are there.
 func TestBurstAtRunTime(t *testing.T) {
-	c := bounded(t, `{"name":"disk","url":"mem://1M","throttle":{"read_iops":100}}`)
+	c := withClient(t, `{"name":"disk","url":"mem://1M","throttle":{"read_iops":100}}`)
 	const pause = 600 * time.Millisecond // 60 reads' worth
 	for _, burst := range []string{"", `"500ms"`, `null`, `"1s"`} {
 		if burst != "" {
@@ -99,5 +100,34 @@ func TestBurstAtRunTime(t *testing.T) {
 	}
 	if c.nbd.Reconnects() != 0 {
 		t.Error("the client was cut off")
+	}
+}
+
+// The read-only policy, seen and ended through the API.
+func TestReadOnlyPolicy(t *testing.T) {
+	c := withClient(t, `{"name":"disk","url":"mem://1M","on_error":{"policy":"read-only"},"faults":["write:error=transient"]}`)
+	write := func() block.Kind { return block.KindOf(c.nbd.WriteAt(t.Context(), []byte("x"), 0, 0)) }
+	state := func(want gateway.State) {
+		t.Helper()
+		var st gateway.Status
+		c.want(200, "GET", "/v1/exports/disk", "", &st)
+		if st.State != want || (st.Error == "") != (want == gateway.Serving) {
+			t.Errorf("%s (%s), want %s", st.State, st.Error, want)
+		}
+	}
+	state(gateway.Serving)
+	if kind := write(); kind != block.IO {
+		t.Errorf("the write that fails: %v", kind)
+	}
+	state(gateway.Frozen)
+	c.want(200, "PATCH", "/v1/exports/disk/settings", `{"faults":null}`, &gateway.Status{})
+	if kind := write(); kind != block.ReadOnly {
+		t.Errorf("a write while frozen: %v", kind)
+	}
+	state(gateway.Frozen)
+	c.want(200, "POST", "/v1/exports/disk/resume", "", &gateway.Status{})
+	state(gateway.Serving)
+	if kind := write(); kind != block.OK {
+		t.Errorf("a write after resume: %v", kind)
 	}
 }
