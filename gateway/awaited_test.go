@@ -231,3 +231,20 @@ func TestFileOfAChangedPolicy(t *testing.T) {
 		last.ends(block.OK)
 	})
 }
+
+// Once the image is there, a request costs no allocation more than without.
+func TestFileAllocatesNothing(t *testing.T) {
+	image := &stack{image: swap.New(ram(t))}
+	image.layers = layering{name: "a", log: slog.New(slog.DiscardHandler)}.build(image.image)
+	defer func() { _ = image.top.Close() }()
+	a := newAwaited("a", 1<<20, hold.Policy{})
+	a.arrive(image)
+	p, ctx := make([]byte, 4096), t.Context()
+	if n := testing.AllocsPerRun(100, func() {
+		if a.ReadAt(ctx, p, 0) != nil || a.WriteAt(ctx, p, 4096, 0) != nil || a.Flush(ctx) != nil || a.WriteZeroes(ctx, 0, 4096, 0) != nil {
+			t.Error("a request failed")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -197,8 +197,9 @@ func TestPolicyOfTheFileWhileOpening(t *testing.T) {
 		wantErrno(t, name, reading(files[name]), unix.EIO)
 	}
 	wantErrno(t, "a write with the read-only policy", writing(files["freeze"], "x"), unix.EROFS)
-	if st, err := h.Show("hold"); err != nil || st.State != Opening || st.HeldNow != 1 {
-		t.Errorf("%+v, %v", st, err)
+	waitFor(t, "the read", func() bool { st, _ := h.Show("hold"); return st.State == Opening && st.HeldNow == 1 })
+	if e, err := h.find("test", "hold"); err != nil || e.gauges().Held != 1 {
+		t.Errorf("metrics do not tell of the read that waits (%v)", err)
 	}
 	back()
 	wantErrno(t, "the read that waited", waiting, nil)
