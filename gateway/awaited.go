@@ -2,119 +2,124 @@ package gateway
 
 import (
 	"context"
-	"sync/atomic"
 
 	"sluice/block"
+	"sluice/filters/hold"
 	"sluice/gateway/spec"
 )
 
 // awaited is the Device behind the FUSE file of an export that is being opened after
-// a restart: clients that have the file open wait, as if their storage were away. It
-// has the powers that every stack has, whatever the image, since swap sees to that.
+// a restart. To clients that have the file open it is an image whose storage is away,
+// and the error policy says what that means: see docs/error-policy.md. It has the
+// powers that every stack has, whatever the image, since swap sees to that.
+//
+// A request's way, until the image is there:
+//
+//  1. The hold filter of its own, over absent, lets it through or has it wait.
+//  2. absent says that the storage is away, and the filter does what the policy
+//     says; or it gives the request to the image that is there at last.
+//
+// Once the image is there, requests go straight to the export's stack.
 type awaited struct {
-	size int64 // when it was open last
-	dev  atomic.Pointer[block.Resolved]
-	here chan struct{} // closed when dev is set
+	*absent
+	hold    *hold.Device
+	waiting *block.Resolved // hold
 }
 
-const awaitedCaps = block.CapFlush | block.CapFUA | block.CapZero | block.CapExtents | block.CapNowait | block.CapMultiConn
-
-func newAwaited(size int64) *awaited { return &awaited{size: size, here: make(chan struct{})} }
-
-// arrive lets the waiting calls on.
-func (a *awaited) arrive(dev block.Device) {
-	a.dev.Store(block.Resolve(dev))
-	close(a.here)
+func newAwaited(name string, size int64, policy hold.Policy) *awaited {
+	a := &awaited{absent: &absent{name: name, size: size, tried: make(chan struct{})}}
+	a.hold = hold.New(a.absent, hold.Config{Policy: policy, Object: name, Changed: a.changed})
+	a.policy, a.waiting = a.hold.Policy, block.Resolve(a.hold)
+	return a
 }
 
-// wait gives the Device when it is there.
-func (a *awaited) wait(ctx context.Context) (*block.Resolved, error) {
+// arrive lets the waiting calls on. If one has failed under a policy that lets no
+// change follow then, the image comes frozen.
+func (a *awaited) arrive(st *stack) {
+	a.freeze(st, a.hold.State())
+	a.stack.Store(st)
+	a.dev.Store(block.Resolve(st.top))
+	a.ended(nil)
+	a.freeze(st, a.hold.State()) // by a call that had met nothing before
+	a.hold.Resume()
+}
+
+// changed is told by the filter; a call that met nothing may say so when the image
+// has arrived.
+func (a *awaited) changed(now hold.State) {
+	if st := a.stack.Load(); st != nil {
+		a.freeze(st, now)
+	}
+}
+
+func (a *awaited) freeze(st *stack, now hold.State) {
+	if now.Status == hold.Frozen {
+		st.hold.Freeze(now.Err)
+	}
+}
+
+// failed tells that an attempt to open the image has failed, and whether there will
+// be another. Where not, nobody waits any longer, whatever the policy.
+func (a *awaited) failed(err error, again bool) {
+	kind := block.IO
+	if again {
+		kind = block.Transient
+	}
+	a.ended(block.Errorf(kind, "open", a.name, -1, "its image is not open: %s", err))
+	if !again {
+		a.hold.Resume()
+	}
+}
+
+// anew tells that after a failure for good it is tried again.
+func (a *awaited) anew() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.why, a.tried = nil, make(chan struct{})
+}
+
+// to gives what a call is to be made on.
+func (a *awaited) to() *block.Resolved {
 	if dev := a.dev.Load(); dev != nil {
-		return dev, nil
+		return dev
 	}
-	select {
-	case <-a.here:
-		return a.dev.Load(), nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// Info implements block.Device.
-func (a *awaited) Info() block.Info {
-	info := block.Info{Size: a.size, Block: block.BlockSize{Min: 1, Preferred: 4096}}
-	if dev := a.dev.Load(); dev != nil {
-		info = dev.Device.Info()
-	}
-	info.Caps = awaitedCaps
-	return info
+	return a.waiting
 }
 
 // ReadAt implements block.Device.
 func (a *awaited) ReadAt(ctx context.Context, p []byte, off int64) error {
-	dev, err := a.wait(ctx)
-	if err != nil {
-		return err
-	}
-	return dev.ReadAt(ctx, p, off)
-}
-
-// ReadNowait implements block.Nowaiter.
-func (a *awaited) ReadNowait(p []byte, off int64) error {
-	dev := a.dev.Load()
-	if dev == nil {
-		return block.ErrWouldBlock
-	}
-	return dev.Nowaiter.ReadNowait(p, off)
+	return a.to().ReadAt(ctx, p, off)
 }
 
 // WriteAt implements block.Device.
 func (a *awaited) WriteAt(ctx context.Context, p []byte, off int64, flags block.Flags) error {
-	dev, err := a.wait(ctx)
-	if err != nil {
-		return err
-	}
-	return dev.WriteAt(ctx, p, off, flags)
+	return a.to().WriteAt(ctx, p, off, flags)
 }
 
 // WriteZeroes implements block.Zeroer.
 func (a *awaited) WriteZeroes(ctx context.Context, off, n int64, flags block.Flags) error {
-	dev, err := a.wait(ctx)
-	if err != nil {
-		return err
-	}
-	return dev.Zeroer.WriteZeroes(ctx, off, n, flags)
+	return a.to().Zeroer.WriteZeroes(ctx, off, n, flags)
 }
 
 // Extents implements block.Extenter.
 func (a *awaited) Extents(ctx context.Context, off, n int64, dst []block.Extent) ([]block.Extent, error) {
-	dev, err := a.wait(ctx)
-	if err != nil {
-		return dst, err
-	}
-	return dev.Extenter.Extents(ctx, off, n, dst)
+	return a.to().Extenter.Extents(ctx, off, n, dst)
 }
 
 // Flush implements block.Device.
-func (a *awaited) Flush(ctx context.Context) error {
-	dev, err := a.wait(ctx)
-	if err != nil {
-		return err
-	}
-	return dev.Flush(ctx)
-}
-
-// Close implements block.Device; the stack is the export's.
-func (a *awaited) Close() error { return nil }
+func (a *awaited) Flush(ctx context.Context) error { return a.to().Flush(ctx) }
 
 // await makes the FUSE file of an export that had one when it was open last, of so
 // many bytes. With passthrough there can be none before the image is there.
 func (e *export) await(size int64) {
-	s := e.described()
+	e.mu.Lock()
+	e.last = size
+	s := e.spec
+	e.mu.Unlock()
 	if e.gw.files.Load() == nil || s.NoFUSE || s.Passthrough || size == 0 {
 		return
 	}
-	a := newAwaited(size)
+	a := newAwaited(s.Name, size, s.OnError.Hold())
 	if err := e.addFile(s, a); err != nil {
 		e.gw.cfg.Log.Error("no FUSE file while the image is not open", "export", e.name, "err", err)
 		return
@@ -133,7 +138,7 @@ func (e *export) arrived(s spec.Spec, st *stack) bool {
 	if a == nil {
 		return false
 	}
-	a.arrive(st.top)
+	a.arrive(st)
 	files := e.gw.files.Load()
 	if files == nil {
 		return true

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"sluice/block"
+	"sluice/filters/fault"
 	"sluice/filters/hold"
 	"sluice/gateway/spec"
 )
@@ -41,24 +42,36 @@ func (e *export) change(s spec.Settings) (Status, error) {
 		e.mu.Unlock()
 		return Status{}, block.Errorf(block.NotFound, "change export", e.name, -1, "there is no such export")
 	}
-	before, old, st := e.spec, e.rules, e.stack
-	e.spec, e.rules = next, rules
+	st, a := e.stack, e.awaited
 	e.mu.Unlock()
-	if e.adding { // it may yet fail; if not, Add keeps what it is by then
-		err = nil
-	} else {
-		err = e.gw.keep(e)
-	}
-	if err != nil {
-		e.mu.Lock()
-		e.spec, e.rules = before, old
-		e.mu.Unlock()
+	if err := e.respecify(next, rules); err != nil {
 		return Status{}, err
 	}
 	if st != nil {
 		st.adjust(s, rules, e.gw.slow(s))
+	} else if a != nil {
+		a.hold.SetPolicy(s.OnError.Hold())
 	}
 	return e.tell(ExportChanged), nil
+}
+
+// respecify makes an export another one, durably; where that fails it stays what it
+// was. The caller holds control.
+func (e *export) respecify(next spec.Spec, rules []fault.Rule) error {
+	e.mu.Lock()
+	before, old := e.spec, e.rules
+	e.spec, e.rules = next, rules
+	e.mu.Unlock()
+	if e.adding { // it may yet fail; if not, Add keeps what it is by then
+		return nil
+	}
+	err := e.gw.keep(e)
+	if err != nil {
+		e.mu.Lock()
+		e.spec, e.rules = before, old
+		e.mu.Unlock()
+	}
+	return err
 }
 
 // tell publishes an event about the export and gives its Status.
@@ -130,59 +143,18 @@ func (g *Gateway) Resume(_ context.Context, name string) (Status, error) {
 		return Status{}, err
 	}
 	e.mu.Lock()
-	st, failed := e.stack, e.state == Failed
+	st, a, failed := e.stack, e.awaited, e.state == Failed
 	e.mu.Unlock()
+	if a != nil {
+		a.hold.Resume()
+	}
 	switch {
 	case st != nil:
 		st.hold.Resume()
 	case failed:
-		g.openLater(e, true)
+		g.openLater(e, e.anew)
 	}
 	return e.status(), nil
-}
-
-// Exchange puts another image, or more layers, in the place of an export's image
-// while clients use it. See swap.Device.Exchange: next gets the image when nothing
-// is in flight and everything is durable, and owns it if it succeeds. Calls wait
-// meanwhile, and none fails. It fails with Busy while the kernel moves a FUSE
-// file's bytes by itself (passthrough).
-func (g *Gateway) Exchange(ctx context.Context, name string, next func(ctx context.Context, old block.Device) (block.Device, error)) error {
-	e, err := g.find("exchange image of", name)
-	if err != nil {
-		return err
-	}
-	if err := e.control.lock(ctx); err != nil {
-		return err
-	}
-	defer e.control.unlock()
-	st, err := e.opened("exchange image of")
-	if err != nil {
-		return err
-	}
-	if e.passthrough() {
-		return block.Errorf(block.Busy, "exchange image of", name, -1,
-			"the kernel has the file of %s itself (passthrough); serve the export without", name)
-	}
-	e.mu.Lock()
-	e.set(Swapping, nil)
-	e.mu.Unlock()
-	err = st.image.Exchange(ctx, next)
-	e.mu.Lock()
-	e.set(Serving, nil)
-	e.mu.Unlock()
-	if err != nil {
-		return block.Wrap(err, "exchange image of", name, -1)
-	}
-	e.resized(st)
-	e.tell(ExportSwapped)
-	return nil
-}
-
-// passthrough reports whether the kernel moves the FUSE file's bytes by itself.
-func (e *export) passthrough() bool {
-	s := e.described()
-	files := e.gw.files.Load()
-	return s.Passthrough && files != nil && !s.NoFUSE && files.Passthrough(e.name)
 }
 
 // status describes the export as it is.
@@ -195,11 +167,14 @@ func (e *export) status() Status {
 	if e.why != nil {
 		s.Error = e.why.Error()
 	}
-	st, own := e.stack, e.own
+	st, own, a := e.stack, e.own, e.awaited
 	e.mu.Unlock()
 	s.Spec.URL = redact(s.Spec.URL)
 	s.URIs = append(e.gw.URIs(e.name), own.uris(e.gw.tls())...)
 	if st == nil {
+		if a != nil {
+			s.HeldNow = a.hold.State().Waiting
+		}
 		return s
 	}
 	info := st.image.Current()

@@ -32,7 +32,7 @@ func TestExchange(t *testing.T) {
 		}
 	})
 	for range 200 {
-		err := h.Exchange(t.Context(), "a", func(ctx context.Context, old block.Device) (block.Device, error) {
+		err := h.Exchange(t.Context(), "a", func(ctx context.Context, old block.Device, _ func(Image) error) (block.Device, error) {
 			next, err := mem.New(old.Info().Size)
 			if err != nil {
 				return nil, err

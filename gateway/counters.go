@@ -46,9 +46,12 @@ func (c layerCounters) Pinned(bytes int64)                { c.to.Pinned(bytes) }
 // gauges is what a scrape asks for.
 func (e *export) gauges() metrics.Gauges {
 	e.mu.Lock()
-	g, st := metrics.Gauges{State: string(e.state)}, e.stack
+	g, st, a := metrics.Gauges{State: string(e.state)}, e.stack, e.awaited
 	e.mu.Unlock()
 	if st == nil {
+		if a != nil {
+			g.Held = a.hold.State().Waiting
+		}
 		return g
 	}
 	st.gauges(&g)

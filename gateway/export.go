@@ -37,12 +37,15 @@ type export struct {
 
 	mu       sync.Mutex         // guards all below
 	abort    context.CancelFunc // ends the attempts to open it in the background; may be nil
+	removers int                // that have halted the attempts
+	halted   bool               // the attempts were ended by those
 	spec     spec.Spec
 	asked    spec.Settings // as the configuration had them last
 	state    State         // but Held and Frozen, which the stack knows
 	since    time.Time
 	why      error
 	stack    *stack   // nil until it is open, and after its end
+	last     int64    // size when it was open last, in a process before; 0 where unknown
 	awaited  *awaited // its FUSE file was made before it was open
 	own      *ownSockets
 	ready    chan struct{}      // closed when clients need not wait: it is open, has failed, or has ended
@@ -78,8 +81,28 @@ func (e *export) ended() bool {
 func (e *export) giveUp() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.stack == nil && e.abort != nil {
-		e.abort()
+	e.stopTrying()
+}
+
+// stopTrying is giveUp with e.mu held. It reports whether there may have been
+// attempts.
+func (e *export) stopTrying() bool {
+	if e.stack != nil || e.abort == nil || e.state != Opening {
+		return false
+	}
+	e.abort()
+	e.abort = nil
+	return true
+}
+
+// halt is giveUp for who wants to remove the export and may not be able to; goOn
+// follows.
+func (e *export) halt() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.removers++
+	if e.stopTrying() {
+		e.halted = true
 	}
 }
 
@@ -108,12 +131,13 @@ func (e *export) held() bool {
 	return st != nil && st.hold.State().Status == hold.Held
 }
 
-// size is that of the image; 0 while it is not open.
+// size is that of the image; while it is not open, that of the last time, 0 where
+// there was none.
 func (e *export) size() int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stack == nil {
-		return 0
+		return e.last
 	}
 	return e.stack.top.Info().Size
 }
@@ -256,6 +280,34 @@ func clients(n int) string {
 		return "1 NBD client uses it"
 	}
 	return fmt.Sprintf("%d NBD clients use it", n)
+}
+
+// readmit takes withdraw back: clients may come again, and the file is there again.
+// The caller holds control.
+func (e *export) readmit() error {
+	e.mu.Lock()
+	e.gone = false
+	s, st, a := e.spec, e.stack, e.awaited
+	e.mu.Unlock()
+	var dev block.Device
+	switch {
+	case e.gw.files.Load() == nil || s.NoFUSE:
+		return nil
+	case a != nil:
+		dev = a
+	case st != nil:
+		dev = st.top
+	default:
+		return nil
+	}
+	err := e.addFile(s, dev)
+	if kind := block.KindOf(err); kind == block.Closed || kind == block.Exists {
+		return nil // the mount is gone, or the file has never been
+	}
+	if err == nil {
+		e.filesChanged(s)
+	}
+	return err
 }
 
 // end ends a withdrawn export: clients finish, the image is flushed and closed.

@@ -153,22 +153,29 @@ func (g *Gateway) Add(ctx context.Context, s spec.Spec) (Status, error) {
 		return Status{}, err
 	}
 	if err := g.keep(e); err != nil {
-		_ = e.end(ctx)
-		g.forget(e)
-		return Status{}, err
+		return Status{}, errors.Join(err, g.undo(ctx, e))
 	}
 	st := e.status()
 	g.events.publish(Event{Kind: ExportAdded, Export: s.Name, Status: &st})
 	return st, nil
 }
 
+// undo ends an export that cannot be kept. One whose file the kernel has in its own
+// hands by now (passthrough) is served until somebody removes it. The caller holds
+// control.
+func (g *Gateway) undo(ctx context.Context, e *export) error {
+	if err := e.withdraw(ctx, true); err != nil {
+		return err
+	}
+	err := e.end(ctx)
+	g.forget(e)
+	return err
+}
+
 // reserve checks a Spec and puts an export that is not open yet into the table.
 func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) {
-	if err := s.Check(); err != nil {
+	if err := checkImage(s); err != nil {
 		return nil, err
-	}
-	if location.Scheme(s.URL) == "" && !filepath.IsAbs(s.URL) { // the folder of a daemon is nobody's business
-		return nil, block.Errorf(block.Invalid, "check export", s.Name, -1, "url is neither an absolute path nor a URL")
 	}
 	if len(s.Allow) > 0 && (g.cfg.Server.TLS == nil || g.cfg.Server.TLS.ClientCAs == nil) {
 		return nil, block.Errorf(block.Invalid, "check export", s.Name, -1, "allow: the daemon asks NBD clients for no certificates (tls.ca)")
@@ -219,13 +226,38 @@ func (g *Gateway) keep(e *export) error {
 	return block.Wrap(g.cfg.State.Put(r), "keep export", e.name, -1)
 }
 
-// forget takes an export that has ended out of the table.
+// checkImage checks a Spec, and that its image is the same from wherever it is opened.
+func checkImage(s spec.Spec) error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	if location.Scheme(s.URL) == "" && !filepath.IsAbs(s.URL) { // the folder of a daemon is nobody's business
+		return block.Errorf(block.Invalid, "check export", s.Name, -1, "url is neither an absolute path nor a URL")
+	}
+	return nil
+}
+
+// unkeep makes durable that an export is no more; one that was never open may not
+// have been kept.
+func (g *Gateway) unkeep(e *export) error {
+	if g.cfg.State == nil {
+		return nil
+	}
+	err := g.cfg.State.Delete(e.name)
+	if block.KindOf(err) == block.NotFound {
+		return nil
+	}
+	return block.Wrap(err, "remove export", e.name, -1)
+}
+
+// forget takes an export that has ended out of the table, and its counters, before
+// the next of that name takes them for its own.
 func (g *Gateway) forget(e *export) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.exports[e.name] == e {
 		delete(g.exports, e.name)
 	}
-	g.mu.Unlock()
 	if e.counters != nil {
 		e.counters.Close()
 	}
@@ -245,7 +277,9 @@ func (g *Gateway) find(op, name string) (*export, error) {
 // Remove ends an export. Without force it fails with Busy while NBD clients are
 // connected or its file is open; with force their requests are finished and they
 // are sent away. The image is flushed and closed. Exports of the configuration
-// are removed there.
+// are removed there. When it fails before the image is flushed, the export is served
+// as before, and attempts to open it go on; files that were open with force are not
+// open any more.
 func (g *Gateway) Remove(ctx context.Context, name string, force bool) error {
 	e, err := g.find("remove export", name)
 	if err != nil {
@@ -260,7 +294,8 @@ func (g *Gateway) Remove(ctx context.Context, name string, force bool) error {
 
 // remove ends an export, whatever its source.
 func (g *Gateway) remove(ctx context.Context, e *export, force bool) error {
-	e.giveUp()
+	e.halt()
+	defer g.goOn(e)
 	if err := e.control.lock(ctx); err != nil {
 		return err
 	}
@@ -271,10 +306,11 @@ func (g *Gateway) remove(ctx context.Context, e *export, force bool) error {
 	if err := e.withdraw(ctx, force); err != nil {
 		return err
 	}
-	err := e.end(ctx)
-	if g.cfg.State != nil {
-		err = errors.Join(err, block.Wrap(g.cfg.State.Delete(e.name), "remove export", e.name, -1))
+	// Before its end: what stays in the state would come back.
+	if err := g.unkeep(e); err != nil {
+		return errors.Join(err, e.readmit())
 	}
+	err := e.end(ctx)
 	g.forget(e)
 	g.events.publish(Event{Kind: ExportRemoved, Export: e.name})
 	return err

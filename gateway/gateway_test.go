@@ -82,7 +82,7 @@ func (h *house) socket() string { return filepath.Join(h.dir, "s") }
 func (h *house) image(name string, mib int64) string {
 	h.t.Helper()
 	path := filepath.Join(h.dir, name)
-	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, mib<<20)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600), os.Truncate(path, mib<<20)); err != nil {
 		h.t.Fatal(err)
 	}
 	return path

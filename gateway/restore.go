@@ -39,7 +39,7 @@ func (g *Gateway) Restore() error {
 			continue
 		}
 		e.await(r.Size)
-		g.openLater(e, false)
+		g.openLater(e, e.first)
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func (g *Gateway) Configure(ctx context.Context, list []spec.Spec) error {
 			continue
 		}
 		e.await(r.Size)
-		g.openLater(e, false)
+		g.openLater(e, e.first)
 	}
 	return errors.Join(failed...)
 }
@@ -187,29 +187,53 @@ func (e *export) settle(ctx context.Context, s spec.Spec) error {
 }
 
 // openLater opens an export in the background, again and again while its storage
-// is away; again says that it has failed for good, and somebody asks for another
-// attempt.
-func (g *Gateway) openLater(e *export, again bool) {
+// is away, where may, which is called with e.mu held, says so.
+func (g *Gateway) openLater(e *export, may func() bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closing {
 		return
 	}
-	ctx, abort := context.WithCancel(g.base())
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if again {
-		if e.state != Failed || e.gone {
-			abort()
-			return // somebody else was faster
-		}
-		e.set(Opening, nil)
-		e.ready = make(chan struct{})
+	if !may() {
+		return
 	}
+	ctx, abort := context.WithCancel(g.base())
 	e.abort = abort
 	g.running.Go(func() {
 		defer abort()
 		e.keepTrying(ctx)
+	})
+}
+
+// first is for the first attempts.
+func (e *export) first() bool { return true }
+
+// anew is for those that somebody asks for after it has failed for good; not where
+// somebody else was faster.
+func (e *export) anew() bool {
+	if e.state != Failed || e.gone {
+		return false
+	}
+	e.set(Opening, nil)
+	e.ready = make(chan struct{})
+	if e.awaited != nil {
+		e.awaited.anew()
+	}
+	return true
+}
+
+// goOn begins again with the attempts that halt ended, where the export was not
+// removed and nobody else is about to.
+func (g *Gateway) goOn(e *export) {
+	g.openLater(e, func() bool {
+		e.removers--
+		if e.removers > 0 || !e.halted {
+			return false
+		}
+		e.halted = false
+		return !e.over && e.stack == nil && e.state == Opening
 	})
 }
 
@@ -271,7 +295,11 @@ func (e *export) tryOpen(ctx context.Context) (done bool) {
 		e.set(Failed, err)
 		e.letIn()
 	}
+	a := e.awaited
 	e.mu.Unlock()
+	if a != nil {
+		a.failed(err, again)
+	}
 	if news {
 		text := "an image cannot be opened; sluice export resume tries again"
 		if again {

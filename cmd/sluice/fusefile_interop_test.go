@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/internal/lab"
 )
 
@@ -62,6 +64,22 @@ func TestFioVerifiesFUSEFile(t *testing.T) {
 			t.Logf("%+v", report)
 			stopped(t, p)
 		})
+	}
+}
+
+// TestFUSEFileAttributes: they say where the file comes from and what it is.
+func TestFUSEFileAttributes(t *testing.T) {
+	for _, flags := range [][]string{nil, {"--format", "raw"}} {
+		image, _ := imageFile(t, t.TempDir(), "disk.img", 16<<20)
+		p, file, _ := fused(t, image, flags...)
+		for name, want := range map[string]string{"user.sluice.format": "raw", "user.sluice.url": image} {
+			value := make([]byte, 4096)
+			n, err := unix.Getxattr(file, name, value)
+			if err != nil || string(value[:max(n, 0)]) != want {
+				t.Errorf("%v: %s is %q (%v), want %q", flags, name, value[:max(n, 0)], err, want)
+			}
+		}
+		stopped(t, p)
 	}
 }
 

@@ -365,3 +365,21 @@ func TestRepeatedWriteIsWhole(t *testing.T) {
 		}
 	})
 }
+
+// TestFreezeByHand: a Device that is told of a failure takes no change after it,
+// whatever the policy, until somebody says so.
+func TestFreezeByHand(t *testing.T) {
+	bubble(t, Policy{}, func(t *testing.T, b *bench) {
+		b.dev.Freeze(away)
+		if s := b.wantState(t, Frozen, 0); !errors.Is(s.Err, block.Transient) {
+			t.Error(s.Err)
+		}
+		b.write(0, 1).want(t, block.ReadOnly)
+		b.read(0).want(t, block.OK)
+		b.dev.Resume()
+		b.write(0, 1).want(t, block.OK)
+		if b.line() != "frozen serving" {
+			t.Errorf("told of %q", b.line())
+		}
+	})
+}

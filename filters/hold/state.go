@@ -133,6 +133,15 @@ func (d *Device) Resume() {
 	}
 }
 
+// Freeze refuses changes until Resume, whatever the policy: what failed before this
+// Device came into play, with err, is not followed by writes that succeed.
+func (d *Device) Freeze(err error) {
+	defer d.tell()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.freeze(err, time.Now())
+}
+
 // freeze refuses changes from now on. The caller holds mu.
 func (d *Device) freeze(err error, now time.Time) {
 	if d.state.Load()&isFrozen == 0 {
