@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"fmt"
 	"sync"
 	"unsafe"
 
@@ -54,7 +55,7 @@ func (p *passthrough) status() (modified int64, blocks uint64, ok bool) {
 }
 
 // register pins the device's file and makes it known to the kernel. known is the
-// number that the kernel has for it from an era before, 0 without one: as long
+// number that the kernel has for it from a process before, 0 without one: as long
 // as a client has the file open, no other number will do.
 func (p *passthrough) register(dev device, f *file, known int32) error {
 	r, err := pinWhole(f)
@@ -63,13 +64,10 @@ func (p *passthrough) register(dev device, f *file, known int32) error {
 	}
 	id := known
 	if id == 0 {
-		m := fuse.BackingMap{Fd: int32(r.FD)}
-		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dev.fd), backingOpen, uintptr(unsafe.Pointer(&m)))
-		if errno != 0 {
+		if id, err = dev.openBacking(r.FD); err != nil {
 			f.dev.Ranger.UnpinRange(r)
-			return errno
+			return err
 		}
-		id = int32(n)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,9 +104,31 @@ func (p *passthrough) release(dev device, f *file) {
 		return
 	}
 	p.on = false
-	// Without the connection the kernel has forgotten the number by itself.
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(dev.fd), backingClose, uintptr(unsafe.Pointer(&p.id)))
+	dev.closeBacking(p.id)
 	f.dev.Ranger.UnpinRange(p.pinned)
+}
+
+// openBacking makes a local file known to the kernel, which keeps it open for longer
+// than this process lives. So it gets one that was opened for it: those who open the
+// image have locks on theirs, and the next process must find it unlocked.
+func (d device) openBacking(local int) (id int32, err error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", local), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open it again: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	m := fuse.BackingMap{Fd: int32(fd)}
+	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), backingOpen, uintptr(unsafe.Pointer(&m)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int32(n), nil
+}
+
+// closeBacking makes the kernel forget a number. Without the connection it has done
+// so by itself.
+func (d device) closeBacking(id int32) {
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), backingClose, uintptr(unsafe.Pointer(&id)))
 }
 
 // leave gives the device's file back, while the kernel keeps its own hold of it
