@@ -46,7 +46,10 @@ func (f *exportRemoveFlags) run(cmd *cobra.Command, names []string) error {
 		var failures error
 		for _, name := range names {
 			if err := c.Remove(cmd.Context(), name, f.force); err != nil {
-				failures = errors.Join(failures, advise(err, block.Busy, "--force ends its clients"))
+				if !f.force {
+					err = advise(err, block.Busy, "--force ends its clients, except with passthrough")
+				}
+				failures = errors.Join(failures, err)
 				continue
 			}
 			result.Removed = append(result.Removed, name)
