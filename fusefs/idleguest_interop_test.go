@@ -144,6 +144,26 @@ func testIdle(t *testing.T, pass, mode string) {
 	}
 }
 
+// Where the kernel cannot be asked, such as when somebody has unmounted the folder
+// under an idle client, the file counts as open.
+func TestWhatCannotBeAskedIsOpen(t *testing.T) {
+	s := newServers(t, 8<<20, "")
+	end := idle(t, filepath.Join(s.dir, "disk"), "rw")
+	s.kill()
+	s.restart()
+	if err := unix.Unmount(s.dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	want := "remove file disk: a client may have it open, since before the server was started; that cannot be found out (open: no such file or directory)"
+	if line := s.ask("remove", "removed"); line != "removed "+want {
+		t.Errorf("%q, want %q", line, want)
+	}
+	if line := s.ask("force", "removed"); line != "removed <nil>" {
+		t.Errorf("by force: %q", line)
+	}
+	end()
+}
+
 // By force, an ordinary file is taken away from an idle client of before.
 func TestForceAfterARestart(t *testing.T) {
 	s := newServers(t, 8<<20, "")
