@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/internal/lab"
 )
 
@@ -40,6 +42,8 @@ func TestIdleClientsOfRestartedDaemon(t *testing.T) {
 		return append(append([]string{}, api...), append([]string{"remove"}, args...)...)
 	}
 	endPlain, endPassed := idler(t, filepath.Join(d.mount, "plain")), idler(t, filepath.Join(d.mount, "passed"))
+	// When the test fails the daemon is gone before its clients: they must not wait.
+	t.Cleanup(func() { _ = unix.Unmount(d.mount, unix.MNT_FORCE|unix.MNT_DETACH) })
 	for i, restart := range []func(){d.m.Kill9, func() {
 		if err := d.m.End(); err != nil {
 			t.Errorf("the daemon's end: %v", err)
