@@ -45,5 +45,6 @@ func (f *file) zero(off, n int64, flags block.Flags) error {
 		return nil
 	}
 	f.touch()
+	defer f.unsynced.Store(true)
 	return f.dev.ZeroRange(&f.ended, off, n, flags)
 }

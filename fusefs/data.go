@@ -25,7 +25,7 @@ func (fs *FS) handle(r *reader, req request) {
 		fs.loop.reply(r, req.unique, unix.EIO)
 		return
 	}
-	if h := handle(req.handle); h.era() != fs.era && h != 0 && f.opens.meet(h) {
+	if h := handle(req.handle); h != 0 && !f.opens.own(h) && f.opens.meet(h) {
 		f.Observer.Open(+1)
 	}
 	if f.observed {
@@ -211,6 +211,7 @@ func (f *file) store(p []byte, off int64, durable bool) error {
 		flags, after = block.FUA, false
 	}
 	f.touch()
+	defer f.unsynced.Store(true) // a flush meanwhile may have come before it
 	for len(p) > 0 {
 		n := len(p)
 		if limit := f.dev.Info.Block.Max; limit > 0 && int64(n) > limit {

@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"encoding/binary"
-	"fmt"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -18,56 +17,90 @@ type departure struct {
 
 // depart begins to take a file away, or finds that this has begun.
 func (fs *FS) depart(name string, force bool) (*departure, error) {
-	fs.control.Lock()
-	defer fs.control.Unlock()
 	f := fs.tree.named(name)
 	if f == nil {
-		if d := fs.departures[name]; d != nil {
-			return d, nil
-		}
-		_, err := fs.find("remove file", name)
+		fs.control.Lock()
+		defer fs.control.Unlock()
+		return fs.departing(name)
+	}
+	var sure answer
+	if f.opens.doubt && (!force || f.pass.active()) {
+		sure = fs.askOpen(f)
+		defer sure.end()
+	}
+	fs.control.Lock()
+	defer fs.control.Unlock()
+	if fs.tree.named(name) != f { // somebody else was faster
+		return fs.departing(name)
+	}
+	if err := fs.shut(f, force, sure); err != nil {
 		return nil, err
 	}
-	if f.pass.active() {
-		force = false
-	}
-	if n, ok := f.opens.shut(force); !ok {
-		return nil, block.Errorf(block.Busy, "remove file", name, -1, "%s", inUse(n, f.pass.active()))
-	}
 	fs.tree.hide(f)
-	if fs.state == serving {
-		fs.tellDeleted(f)
-	}
 	if force {
+		// Before the kernel is told: who waits in the device holds its locks.
 		f.ended.end()
 	}
 	return fs.await(f), nil
 }
 
-// inUse says why a file cannot be removed.
-func inUse(openings int, passthrough bool) string {
-	text := "it is open"
-	if openings > 1 {
-		text = fmt.Sprintf("it is open %d times", openings)
+// departing finds a departure that has begun. The caller holds control.
+func (fs *FS) departing(name string) (*departure, error) {
+	if d := fs.departures[name]; d != nil {
+		return d, nil
 	}
-	if passthrough {
-		text += ", and the kernel does not take passthrough back: its users have to close it"
+	return nil, block.Errorf(block.NotFound, "remove file", name, -1, "there is no such file in %s", fs.cfg.Dir)
+}
+
+// shut lets nobody open a file any more, or refuses with Busy. sure is what the
+// kernel said, if it was asked. The caller holds control.
+func (fs *FS) shut(f *file, force bool, sure answer) error {
+	why := ""
+	if f.pass.active() && !fs.handedOn {
+		force, why = false, "; the kernel moves its bytes (passthrough) until its clients close it"
 	}
-	return text
+	refuse := func(format string, args ...any) error {
+		return block.Errorf(block.Busy, "remove file", f.Name, -1, format+why, args...)
+	}
+	if sure.known && sure.open {
+		return refuse("a client has it open")
+	}
+	n, ok := f.opens.shut(force || sure.known)
+	switch {
+	case !ok && n == 1:
+		return refuse("it is open")
+	case !ok && n > 1:
+		return refuse("it is open %d times", n)
+	case !ok:
+		return refuse("a client may have it open, since before the server was started; that cannot be found out (%v)", sure.err)
+	case sure.known:
+		delete(fs.left, f.ID)
+	case n > 0:
+		fs.left[f.ID] = true
+	}
+	return nil
 }
 
 // await lets no more requests of a file in and frees its device when the last
-// one has left.
+// one has left. The caller holds control; the kernel is told without it, since
+// that may have to wait for clients of other files.
 func (fs *FS) await(f *file) *departure {
 	d := &departure{file: f, done: make(chan struct{})}
 	fs.departures[f.Name] = d
 	fs.departed.Go(func() {
+		fs.tell(func() { fs.tellDeleted(f) })
 		_ = f.gate.Close(func() error { return nil })
-		f.pass.release(fs.loop.dev, f)
-		fs.tree.forget(f)
-		close(d.done)
+		// Not before: what is in the device holds locks that this takes.
+		fs.tell(func() { fs.tellChanged(f, 0) })
 		fs.control.Lock()
 		defer fs.control.Unlock()
+		if fs.handedOn {
+			f.pass.leave(f) // the next process has the kernel's number for it
+		} else {
+			f.pass.release(fs.loop.dev, f)
+		}
+		fs.tree.forget(f)
+		close(d.done)
 		if fs.departures[f.Name] == d {
 			delete(fs.departures, f.Name)
 		}
@@ -75,15 +108,29 @@ func (fs *FS) await(f *file) *departure {
 	return d
 }
 
-// tellDeleted makes the kernel forget a file's name, attributes and pages. The
-// kernel may know nothing of it, which is no failure. The caller holds control.
+// tell tells the kernel something, unless the mount is being left. Detach waits for
+// it, since the kernel may have to ask us for it.
+func (fs *FS) tell(notify func()) {
+	fs.control.Lock()
+	now := fs.state == serving
+	if now {
+		fs.telling.Add(1)
+	}
+	fs.control.Unlock()
+	if now {
+		defer fs.telling.Done()
+		notify()
+	}
+}
+
+// tellDeleted makes the kernel forget a file's name. The kernel may know nothing of
+// it, which is no failure. (FUSE_NOTIFY_DELETE would also wait for who writes to the
+// file, and keep the folder locked meanwhile.)
 func (fs *FS) tellDeleted(f *file) {
-	var head [24]byte // struct fuse_notify_delete_out
+	var head [16]byte // struct fuse_notify_inval_entry_out
 	binary.NativeEndian.PutUint64(head[0:], rootID)
-	binary.NativeEndian.PutUint64(head[8:], f.ID)
-	binary.NativeEndian.PutUint32(head[16:], uint32(len(f.Name)))
-	_ = fs.loop.dev.notify(notifyDelete, head[:], []byte(f.Name), []byte{0})
-	fs.tellChanged(f, 0)
+	binary.NativeEndian.PutUint32(head[8:], uint32(len(f.Name)))
+	_ = fs.loop.dev.notify(notifyInvalEntry, head[:], []byte(f.Name), []byte{0})
 }
 
 // tellChanged makes the kernel ask for a file's attributes again; from 0 on, it

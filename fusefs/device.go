@@ -66,7 +66,7 @@ func (d device) reply(p []byte) error {
 // The notifications, by the numbers that stand where a reply has its error.
 const (
 	notifyInvalInode = 2
-	notifyDelete     = 6
+	notifyInvalEntry = 3
 	notifyResend     = 7
 )
 

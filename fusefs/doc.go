@@ -22,8 +22,10 @@
 //
 // Locks, in the order in which they may be taken:
 //
-//	FS.control     changes to the FS; held while the kernel is told of them, which
-//	               may wait for a client that waits for us: no request takes it
+//	FS.control     changes to the FS; held while the kernel is told of a new size,
+//	               which may wait for a client that waits for us: no request takes
+//	               it. It is not held while the kernel is told of a file that goes,
+//	               or asked whether one is open: FS.telling counts that, for Detach
 //	interrupts.mu  whose clients got signals; held while these are looked for
 //	tree.mu        names and IDs; held for a look-up
 //	openings.mu, work.mu, passthrough.mu, failureLog.mu  one field each;

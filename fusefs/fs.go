@@ -68,9 +68,13 @@ type FS struct {
 	// request ever waits for it.
 	control    sync.Mutex
 	state      state
+	handedOn   bool                  // by Detach: what the kernel has got is the next process'
 	mountDev   uint64                // st_dev of the mount; 0 when not known
 	departures map[string]*departure // files that are being taken away, by name
+	left       map[uint64]bool       // IDs of those that were open when they were taken away
+	resumed    bool                  // files may be open that this process has not opened
 	departed   sync.WaitGroup
+	telling    sync.WaitGroup // see tell; added to with control held, while serving
 }
 
 // state is the life of an FS.
@@ -96,7 +100,8 @@ func newFS(cfg Config) *FS {
 	if cfg.MaxHeld <= 0 {
 		cfg.MaxHeld = defaultHeld
 	}
-	fs := &FS{cfg: cfg, log: cfg.Logger.With("mount", cfg.Dir), tree: newTree(), era: newEra(), departures: map[string]*departure{}}
+	fs := &FS{cfg: cfg, log: cfg.Logger.With("mount", cfg.Dir), tree: newTree(), era: newEra(), departures: map[string]*departure{},
+		left: map[uint64]bool{}}
 	fs.interrupts.noted, fs.interrupts.stop = map[uint64]int{}, make(chan struct{})
 	fs.loop.data, fs.loop.signal = fs.handle, fs.interrupted
 	fs.loop.fail = func(what string, err error) { fs.log.Error("FUSE: "+what, "err", err) }
@@ -144,13 +149,25 @@ func (fs *FS) Add(f File) error {
 	if err := fs.tree.free(f); err != nil {
 		return err
 	}
+	n.opens.first, n.opens.doubt = newHandle(fs.era, fs.handles.Load()+1), fs.resumed || fs.left[f.ID]
+	fs.passThrough(n)
+	fs.tree.add(n)
+	return nil
+}
+
+// passThrough gives a file to the kernel where that is wanted and can be. The caller
+// holds control.
+func (fs *FS) passThrough(f *file) {
+	known := fs.agreed.Backing[f.ID]
+	delete(fs.agreed.Backing, f.ID) // it ends with this file
 	if f.Passthrough {
-		if err := n.pass.register(fs.loop.dev, n, fs.agreed.Backing[f.ID]); err != nil {
+		if err := f.pass.register(fs.loop.dev, f, known); err != nil {
 			fs.log.Info("no passthrough: the file is served in the ordinary way", "file", f.Name, "err", err)
 		}
 	}
-	fs.tree.add(n)
-	return nil
+	if known != 0 && !f.pass.active() {
+		fs.loop.dev.closeBacking(known)
+	}
 }
 
 // find looks a file up for a method of FS.
@@ -170,8 +187,8 @@ func (fs *FS) ID(name string) (uint64, error) {
 	return f.ID, nil
 }
 
-// OpenCount is how many times a file is open. After Resume a file that was opened
-// before counts from its first use on.
+// OpenCount is how many times a file is open. After Resume an opening from before
+// counts from its first use on; Remove knows of all.
 func (fs *FS) OpenCount(name string) (int, error) {
 	f, err := fs.find("count openings of", name)
 	if err != nil {
@@ -189,8 +206,12 @@ func (fs *FS) Passthrough(name string) bool {
 // Remove takes a file out of the folder and returns when nothing uses its device
 // any more. It fails with Busy when the file is open, unless force is set: then
 // what clients do with it fails from now on, except requests that have reached
-// the device, which are waited for. A file with passthrough is Busy even so: the
-// kernel does not take back what it has given.
+// the device, which are told to end and waited for. A file with passthrough is Busy
+// even so: the kernel does not take back what it has given.
+//
+// Whether a file is open from before, of a process that has served the mount or of
+// an earlier file with its ID, is asked of the kernel; where it does not say (not
+// root, and the file is another user's), the file counts as open.
 //
 // When ctx ends first, Remove fails with Canceled and the file is gone from the
 // folder, but its device is still in use; Remove called again goes on waiting.

@@ -15,6 +15,7 @@ type scripted struct {
 	mu    sync.Mutex
 	err   error         // what calls end with
 	hold  chan struct{} // when not nil, calls wait for it to be closed
+	deaf  bool          // they do so even when their context ends
 	calls chan string   // told of each call
 }
 
@@ -34,9 +35,12 @@ func (d *scripted) set(err error, hold chan struct{}) {
 
 func (d *scripted) call(ctx context.Context, what string) error {
 	d.mu.Lock()
-	err, hold := d.err, d.hold
+	err, hold, deaf := d.err, d.hold, d.deaf
 	d.mu.Unlock()
 	d.calls <- what
+	if deaf {
+		ctx = context.WithoutCancel(ctx)
+	}
 	if hold != nil {
 		select {
 		case <-hold:

@@ -110,7 +110,7 @@ func until(t *testing.T, what string, cond func() bool) {
 }
 
 // idle waits for the end of what clients asked of a file.
-func idle(t *testing.T, fs *FS, name string) {
+func untilIdle(t *testing.T, fs *FS, name string) {
 	t.Helper()
 	until(t, "the end of "+name+"'s requests", func() bool { return fs.tree.named(name).gate.Inside() == 0 })
 	until(t, "the last close of "+name, func() bool { n, err := fs.OpenCount(name); return err == nil && n == 0 })
@@ -171,7 +171,7 @@ func TestClientOfHangingDeviceCanBeKilled(t *testing.T) {
 		killed(t, client, c.sig)
 		readAll(t, quick, 1<<20)
 		d.release()
-		idle(t, fs, "slow")
+		untilIdle(t, fs, "slow")
 		for i, got := range bytes.Split(readAll(t, path, n), bytes.Repeat([]byte{1}, 64<<10)) {
 			if len(bytes.Trim(got, "\x00")) > 0 {
 				t.Errorf("piece %d holds half of a write", i)
@@ -208,7 +208,7 @@ func TestClientWithThreadsCanBeKilled(t *testing.T) {
 		t.Errorf("%d requests are left in line", n)
 	}
 	d.release()
-	idle(t, fs, "disk")
+	untilIdle(t, fs, "disk")
 	readAll(t, path, 1<<20)
 }
 
@@ -242,7 +242,7 @@ func TestWriteOfKilledClientIsNotLate(t *testing.T) {
 	if err := third.Wait(); err != nil {
 		t.Errorf("after the release: %v", err)
 	}
-	idle(t, fs, "disk")
+	untilIdle(t, fs, "disk")
 	if !bytes.Equal(readAll(t, path, n), bytes.Repeat([]byte{2}, n)) {
 		t.Error("the killed client's write came last")
 	}

@@ -15,6 +15,10 @@ var asProcess = map[string]func() error{}
 const asProcessVar = "SLUICE_FUSEFS_PROCESS"
 
 func TestMain(m *testing.M) {
+	// Of the processes below: the race detector has them sleep for a second at their end.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
+		panic(err)
+	}
 	if run := asProcess[os.Getenv(asProcessVar)]; run != nil {
 		if err := run(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -55,6 +55,9 @@ func (m *metadata) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	if id, ok := f.pass.backing(); ok {
 		out.OpenFlags, out.BackingID = fuse.FOPEN_PASSTHROUGH, id
 	}
+	if in.Flags&syscall.O_ACCMODE == syscall.O_RDONLY {
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH // there is nothing of its own to flush
+	}
 	out.Fh = uint64(newHandle(m.fs.era, m.fs.handles.Add(1)))
 	if !f.opens.open() {
 		return stale
@@ -69,8 +72,7 @@ func (m *metadata) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if f == nil {
 		return
 	}
-	h := handle(in.Fh)
-	if f.opens.close(h, h.era() == m.fs.era) {
+	if f.opens.close(handle(in.Fh)) {
 		f.Observer.Open(-1)
 	}
 }

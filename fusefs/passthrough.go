@@ -1,7 +1,7 @@
 package fusefs
 
 import (
-	"strconv"
+	"fmt"
 	"sync"
 	"unsafe"
 
@@ -55,7 +55,7 @@ func (p *passthrough) status() (modified int64, blocks uint64, ok bool) {
 }
 
 // register pins the device's file and makes it known to the kernel. known is the
-// number that the kernel has for it from an era before, 0 without one: as long
+// number that the kernel has for it from a process before, 0 without one: as long
 // as a client has the file open, no other number will do.
 func (p *passthrough) register(dev device, f *file, known int32) error {
 	r, err := pinWhole(f)
@@ -64,7 +64,7 @@ func (p *passthrough) register(dev device, f *file, known int32) error {
 	}
 	id := known
 	if id == 0 {
-		if id, err = tellBacking(dev, r.FD); err != nil {
+		if id, err = dev.openBacking(r.FD); err != nil {
 			f.dev.Ranger.UnpinRange(r)
 			return err
 		}
@@ -73,28 +73,6 @@ func (p *passthrough) register(dev device, f *file, known int32) error {
 	defer p.mu.Unlock()
 	p.on, p.id, p.pinned = true, id, r
 	return nil
-}
-
-// tellBacking makes a local file known to the kernel, which keeps it open for as long
-// as the mount is there, also after a process that is killed. It is opened once more
-// for that: otherwise the image's locks would stay as long, and keep the next process
-// out.
-func tellBacking(dev device, fd int) (id int32, err error) {
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return 0, err
-	}
-	own, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), flags&(unix.O_ACCMODE|unix.O_DIRECT)|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = unix.Close(own) }()
-	m := fuse.BackingMap{Fd: int32(own)}
-	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dev.fd), backingOpen, uintptr(unsafe.Pointer(&m)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int32(n), nil
 }
 
 // pinWhole pins the file that a device is a plain view of.
@@ -126,9 +104,31 @@ func (p *passthrough) release(dev device, f *file) {
 		return
 	}
 	p.on = false
-	// Without the connection the kernel has forgotten the number by itself.
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(dev.fd), backingClose, uintptr(unsafe.Pointer(&p.id)))
+	dev.closeBacking(p.id)
 	f.dev.Ranger.UnpinRange(p.pinned)
+}
+
+// openBacking makes a local file known to the kernel, which keeps it open for longer
+// than this process lives. So it gets one that was opened for it: those who open the
+// image have locks on theirs, and the next process must find it unlocked.
+func (d device) openBacking(local int) (id int32, err error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", local), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open it again: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	m := fuse.BackingMap{Fd: int32(fd)}
+	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), backingOpen, uintptr(unsafe.Pointer(&m)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int32(n), nil
+}
+
+// closeBacking makes the kernel forget a number. Without the connection it has done
+// so by itself.
+func (d device) closeBacking(id int32) {
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), backingClose, uintptr(unsafe.Pointer(&id)))
 }
 
 // leave gives the device's file back, while the kernel keeps its own hold of it

@@ -278,6 +278,25 @@ func TestDurableWritesAreFlushed(t *testing.T) {
 	if a, b := <-d.calls, <-d.calls; a != "write" || b != "flush" {
 		t.Errorf("an O_DSYNC write became %s, %s", a, b)
 	}
+	for what, sync := range map[string]func(int) error{"fsync": unix.Fsync, "fdatasync": unix.Fdatasync} {
+		if err := sync(int(f.Fd())); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		select {
+		case call := <-d.calls:
+			if call != "flush" {
+				t.Errorf("%s became %s", what, call)
+			}
+		default:
+			t.Errorf("%s did not reach the device", what)
+		}
+		d.set(block.Errorf(block.IO, "flush", "disk", -1, "lost"), nil)
+		if err := sync(int(f.Fd())); !errors.Is(err, unix.EIO) {
+			t.Errorf("%s of a device that cannot: %v", what, err)
+		}
+		<-d.calls
+		d.set(nil, nil)
+	}
 }
 
 func TestRemove(t *testing.T) {
@@ -388,7 +407,7 @@ func TestPassthrough(t *testing.T) {
 	if err != nil || !bytes.Equal(got[5000:105_000], want) {
 		t.Errorf("the local file: %v", err)
 	}
-	if err := fs.Remove(ctx, "disk", true); block.KindOf(err) != block.Busy {
+	if err := fs.Remove(ctx, "disk", true); block.KindOf(err) != block.Busy || !strings.Contains(err.Error(), "it is open") {
 		t.Errorf("removed by force while open: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ func (fs *FS) State() ([]byte, error) {
 	defer fs.control.Unlock()
 	s := fs.agreed
 	s.Dev, s.Backing = fs.mountDev, map[uint64]int32{}
+	maps.Copy(s.Backing, fs.agreed.Backing) // of files that are not there yet
 	for _, f := range fs.tree.all() {
 		if id, ok := f.pass.backing(); ok {
 			s.Backing[f.ID] = id
@@ -59,7 +61,7 @@ func Resume(cfg Config, fd int, state []byte) (*FS, error) {
 		return nil, block.Wrap(err, "resume", dir, -1)
 	}
 	fs.loop.dev = device{fd}
-	fs.mountDev = fs.agreed.Dev
+	fs.mountDev, fs.resumed = fs.agreed.Dev, true
 	return fs, nil
 }
 
@@ -116,7 +118,7 @@ func (fs *FS) Serve() error {
 func (fs *FS) Detach(ctx context.Context) error {
 	fs.control.Lock()
 	if fs.state == prepared {
-		fs.state = detached
+		fs.state, fs.handedOn = detached, true
 		fs.control.Unlock()
 		return nil
 	}
@@ -124,11 +126,12 @@ func (fs *FS) Detach(ctx context.Context) error {
 		fs.control.Unlock()
 		return block.Errorf(block.Invalid, "detach", fs.cfg.Dir, -1, "it is not served")
 	}
-	fs.state = detached
+	fs.state, fs.handedOn = detached, true
 	fs.control.Unlock()
 	ended := make(chan struct{})
 	fs.departed.Go(func() {
 		defer close(ended)
+		fs.telling.Wait()
 		fs.loop.end()
 		fs.interrupts.end()
 		for _, f := range fs.tree.all() {

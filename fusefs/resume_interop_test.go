@@ -53,7 +53,8 @@ func serverProcess() error {
 	if err != nil {
 		return err
 	}
-	if err := fs.Add(File{Name: "disk", Device: dev, ID: resumedID, Passthrough: os.Getenv(serverPassVar) != ""}); err != nil {
+	file := File{Name: "disk", Device: dev, ID: resumedID, Passthrough: os.Getenv(serverPassVar) != ""}
+	if err := fs.Add(file); err != nil {
 		return err
 	}
 	if state, err = fs.State(); err == nil {
@@ -74,6 +75,16 @@ func serverProcess() error {
 		case "open":
 			n, err := fs.OpenCount("disk")
 			fmt.Println("open", n, err)
+		case "remove":
+			fmt.Println("removed", fs.Remove(ctx, "disk", false))
+		case "force":
+			fmt.Println("removed", fs.Remove(ctx, "disk", true))
+		case "add":
+			err := fs.Add(file)
+			if state, err2 := fs.State(); err2 == nil {
+				err = errors.Join(err, os.WriteFile(statePath, state, 0o600))
+			}
+			fmt.Println("added", fs.Passthrough("disk"), err)
 		case "detach":
 			err := fs.Detach(ctx)
 			fmt.Println("detached", err)
@@ -117,7 +128,9 @@ func newServers(t *testing.T, size int64, pass string) *servers {
 		t.Fatal(err)
 	}
 	s.fd = os.NewFile(uintptr(fd), "fuse")
-	s.wait("serving")
+	if line := s.wait("serving"); line != fmt.Sprint("serving ", pass != "") {
+		t.Errorf("%q, want passthrough %v", line, pass != "")
+	}
 	t.Cleanup(func() {
 		_ = unix.Unmount(s.dir, unix.MNT_FORCE|unix.MNT_DETACH)
 		_ = s.fd.Close()
@@ -166,10 +179,23 @@ func (s *servers) kill() {
 	_ = s.cmd.Wait() // it was killed
 }
 
+// detach ends a server in order.
+func (s *servers) detach() {
+	s.t.Helper()
+	if line := s.ask("detach", "detached"); line != "detached <nil>" {
+		s.t.Errorf("detach: %q", line)
+	}
+	if err := s.cmd.Wait(); err != nil {
+		s.t.Errorf("the server: %v", err)
+	}
+}
+
 func (s *servers) restart() {
 	s.t.Helper()
 	s.start(s.fd)
-	s.wait("serving")
+	if line := s.wait("serving"); line != fmt.Sprint("serving ", s.pass != "") {
+		s.t.Errorf("%q, want passthrough %v", line, s.pass != "")
+	}
 }
 
 // The clients are a process of their own as well: one that has files of the mount
@@ -185,23 +211,29 @@ const (
 )
 
 // writersProcess writes and verifies until its input ends, each writer in its own
-// part of the file.
+// part of the file. For each line of its input it says when there has been traffic
+// since then.
 func writersProcess() error {
-	stop := make(chan struct{})
+	stop, rounds := make(chan struct{}), make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // its end is the sign
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			for range 200 {
+				<-rounds
+			}
+			fmt.Println("traffic")
+		}
 		close(stop)
 	}()
 	var ended sync.WaitGroup
 	var errs [writerCount]error
 	for i := range writerCount {
-		ended.Go(func() { errs[i] = writer(i, os.Getenv(writerFileVar), stop) })
+		ended.Go(func() { errs[i] = writer(i, os.Getenv(writerFileVar), stop, rounds) })
 	}
 	ended.Wait()
 	return errors.Join(errs[:]...)
 }
 
-func writer(i int, path string, stop chan struct{}) error {
+func writer(i int, path string, stop, rounds chan struct{}) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -216,6 +248,7 @@ func writer(i int, path string, stop chan struct{}) error {
 		case <-stop:
 			fmt.Printf("writer %d: %d rounds, the longest took %v\n", i, round, longest)
 			return nil
+		case rounds <- struct{}{}:
 		default:
 		}
 		for j := 0; j < length; j += 8 {
@@ -267,6 +300,14 @@ func startWriters(t *testing.T, path string) *writers {
 	return w
 }
 
+// traffic waits until the writers have done more.
+func (w *writers) traffic(t *testing.T) {
+	t.Helper()
+	if _, err := fmt.Fprintln(w.in, "more"); err != nil || !w.out.Scan() {
+		t.Fatalf("the writers have ended: %v", err)
+	}
+}
+
 func (w *writers) end(t *testing.T) {
 	t.Helper()
 	_ = w.in.Close()
@@ -278,41 +319,47 @@ func (w *writers) end(t *testing.T) {
 	}
 }
 
+// eachWay runs a test with an ordinary file and with passthrough.
+func eachWay(t *testing.T, test func(t *testing.T, pass string)) {
+	t.Run("ordinary", func(t *testing.T) { test(t, "") })
+	t.Run("passthrough", func(t *testing.T) { test(t, "yes") })
+}
+
 func TestClientsSurviveKill9(t *testing.T) {
-	s := newServers(t, 8<<20, "")
-	w := startWriters(t, filepath.Join(s.dir, "disk"))
-	for range 5 {
-		time.Sleep(100 * time.Millisecond) // traffic
-		start := time.Now()
-		s.kill()
-		s.restart()
-		t.Logf("killed and served again within %v", time.Since(start))
-	}
-	time.Sleep(100 * time.Millisecond)
-	if line := s.ask("open", "open"); line != "open 4 <nil>" {
-		t.Errorf("after the last restart: %q, want 4 times", line)
-	}
-	w.end(t)
-	if line := s.ask("open", "open"); line != "open 0 <nil>" {
-		t.Errorf("after all have closed: %q", line)
-	}
+	eachWay(t, func(t *testing.T, pass string) {
+		s := newServers(t, 8<<20, pass)
+		w := startWriters(t, filepath.Join(s.dir, "disk"))
+		for range 5 {
+			w.traffic(t)
+			start := time.Now()
+			s.kill()
+			s.restart()
+			t.Logf("killed and served again within %v", time.Since(start))
+		}
+		w.traffic(t)
+		if line := s.ask("open", "open"); pass == "" && line != "open 4 <nil>" {
+			t.Errorf("after the last restart: %q, want 4 times", line)
+		}
+		w.end(t)
+		if line := s.ask("open", "open"); line != "open 0 <nil>" {
+			t.Errorf("after all have closed: %q", line)
+		}
+	})
 }
 
 func TestPlannedRestart(t *testing.T) {
-	s := newServers(t, 8<<20, "")
-	w := startWriters(t, filepath.Join(s.dir, "disk"))
-	for range 5 {
-		time.Sleep(50 * time.Millisecond)
-		start := time.Now()
-		if line := s.ask("detach", "detached"); line != "detached <nil>" {
-			t.Errorf("detach: %q", line)
+	eachWay(t, func(t *testing.T, pass string) {
+		s := newServers(t, 8<<20, pass)
+		w := startWriters(t, filepath.Join(s.dir, "disk"))
+		for range 5 {
+			w.traffic(t)
+			start := time.Now()
+			s.detach()
+			took := time.Since(start)
+			s.restart()
+			t.Logf("detached within %v, served again within %v", took, time.Since(start))
 		}
-		took := time.Since(start)
-		if err := s.cmd.Wait(); err != nil {
-			t.Errorf("the server: %v", err)
-		}
-		s.restart()
-		t.Logf("detached within %v, served again within %v", took, time.Since(start))
-	}
-	w.end(t)
+		w.traffic(t)
+		w.end(t)
+	})
 }

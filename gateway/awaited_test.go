@@ -125,11 +125,11 @@ func TestFileHoldsToTheLimit(t *testing.T) {
 		waiting := o.all()
 		time.Sleep(5 * time.Second)
 		later := o.read()
-		time.Sleep(5*time.Second - 1)
+		time.Sleep(5*time.Second - time.Millisecond)
 		for _, r := range waiting {
 			r.waits()
 		}
-		time.Sleep(1)
+		time.Sleep(time.Millisecond)
 		for _, r := range waiting {
 			r.ends(block.Transient)
 		}

@@ -225,7 +225,7 @@ func TestExportFailures(t *testing.T) {
 		"show none":                        "find export none: not found",
 		"add disk x":                       "add export disk: already exists",
 		"remove none":                      "remove export none: not found",
-		"remove used":                      "remove export used: 1 client uses it; --force ends its clients",
+		"remove used":                      "remove export used: 1 client uses it; --force ends its clients, except with passthrough",
 		"resume none":                      "find export none: not found",
 		"stats none":                       "find export none: not found",
 		"resize disk 1M":                   "resize export disk: 1048576 bytes are less than the 1073741824 it has; the rest would be lost (shrink permits that)",

@@ -48,7 +48,7 @@ func (f *exportRemoveFlags) run(cmd *cobra.Command, names []string) error {
 			case err != nil && f.force:
 				return err
 			case err != nil:
-				return advise(err, block.Busy, "--force ends its clients")
+				return advise(err, block.Busy, "--force ends its clients, except with passthrough")
 			}
 			result.Removed = append(result.Removed, name)
 			return nil

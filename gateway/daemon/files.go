@@ -33,7 +33,8 @@ type files struct {
 	// waited for its clients has ended then.
 	lost, gone chan struct{}
 
-	saving sync.Mutex // guards memory's content
+	saving sync.Mutex // guards memory's content, and left
+	left   bool       // what memory holds is the next process'
 	memory *memory    // nil: nothing is kept for the next process
 }
 
@@ -147,13 +148,17 @@ func (f *files) resume(fd, mem *os.File) error {
 	return fd.Close()
 }
 
-// save puts what the next process needs into the memory file.
+// save puts what the next process needs into the memory file, until leave has begun:
+// the files that go then are not gone for the next process.
 func (f *files) save() {
 	if f.memory == nil || !f.mounted() {
 		return
 	}
 	f.saving.Lock()
 	defer f.saving.Unlock()
+	if f.left {
+		return
+	}
 	state, err := f.fs.State()
 	if err == nil {
 		var text []byte
@@ -187,6 +192,9 @@ func (f *files) leave(ctx context.Context) error {
 	}
 	if f.memory != nil {
 		f.save()
+		f.saving.Lock()
+		f.left = true
+		f.saving.Unlock()
 		ctx, done := context.WithTimeout(ctx, detachWait)
 		defer done()
 		if err := f.fs.Detach(ctx); err != nil {
