@@ -243,7 +243,7 @@ func TestExportFailures(t *testing.T) {
 	}
 	// What can be removed is.
 	o := sluice(t, dir, "export", "--api", at, "remove", "used", "disk", "none")
-	if o.code != exitFailure || o.stderr != "sluice: remove export used: 1 client uses it; --force ends its clients\nsluice: remove export none: not found\n" {
+	if o.code != exitFailure || o.stderr != "sluice: remove export used: 1 client uses it; --force ends its clients, except with passthrough\nsluice: remove export none: not found\n" {
 		t.Errorf("%+v", o)
 	}
 	if _, err := fake.Show("disk"); block.KindOf(err) != block.NotFound {
