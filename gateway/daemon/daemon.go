@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/gateway"
@@ -52,7 +53,8 @@ type daemon struct {
 	listeners struct{ nbd, api []net.Listener }
 	metricsAt string
 
-	reloading sync.Mutex // guards Config
+	reloading sync.Mutex   // guards Config
+	limit     atomic.Int64 // shutdown_timeout, in nanoseconds
 
 	serving sync.WaitGroup
 	failed  chan error // a listener, or the mount
@@ -64,6 +66,7 @@ type daemon struct {
 // Each value of hangup asks for a reload.
 func Run(stop, cut context.Context, hangup <-chan os.Signal, o Options) error {
 	d := &daemon{Options: o, started: time.Now(), notifier: endpoint.NewNotifier(), failed: make(chan error, 1)}
+	d.limit.Store(int64(o.Config.ShutdownTimeout))
 	err := d.open(stop)
 	if err == nil {
 		d.tell(d.notifier.Ready())
@@ -298,6 +301,7 @@ func (d *daemon) reload(ctx context.Context) error {
 		return err
 	}
 	d.gw.Tune(tuning(next))
+	d.limit.Store(int64(next.ShutdownTimeout))
 	d.Config = next
 	err = d.gw.Configure(ctx, next.Exports)
 	settled, done := context.WithTimeout(ctx, openWait)
@@ -305,42 +309,4 @@ func (d *daemon) reload(ctx context.Context) error {
 	d.gw.Settled(settled)
 	d.gw.Announce(gateway.Event{Kind: gateway.Reloaded})
 	return err
-}
-
-// close ends what open has begun, as far as it came. All of it together has the
-// time that the configuration gives it.
-func (d *daemon) close(cut context.Context) error {
-	ctx, done := d.limited(cut)
-	defer done()
-	apiGone := make(chan struct{})
-	go func() { // beside the rest: what it does for clients may wait for exports
-		defer close(apiGone)
-		if d.api != nil {
-			d.api.Close()
-		}
-	}()
-	if d.keeper != nil && d.stores() {
-		d.keeper.leave()
-	}
-	errs := []error{d.files.leave(ctx)}
-	if d.gw != nil {
-		errs = append(errs, d.gw.Close(ctx))
-	}
-	<-apiGone
-	errs = append(errs, d.files.close())
-	for i := len(d.undo) - 1; i >= 0; i-- {
-		errs = append(errs, d.undo[i]())
-	}
-	d.serving.Wait()
-	return errors.Join(errs...)
-}
-
-func (d *daemon) limited(ctx context.Context) (context.Context, context.CancelFunc) {
-	d.reloading.Lock()
-	limit := d.Config.ShutdownTimeout.Std()
-	d.reloading.Unlock()
-	if limit > 0 {
-		return context.WithTimeout(ctx, limit)
-	}
-	return context.WithCancel(ctx)
 }
