@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,9 +23,12 @@ func Ended(fd int) bool {
 	}
 }
 
-// CloseWithin is Close for a process that is about to end. When ctx ends first, it
-// fails with Canceled: requests are still in a device, and so is Close, which goes
-// on by itself. The mount is taken away all the same, so that clients get errors and
+// closeWait is how long Close has when no more time is left for requests.
+const closeWait = 500 * time.Millisecond
+
+// CloseWithin is Close for a process that is about to end. When ctx ends first, and
+// half a second has not helped, it fails with Canceled: requests are still in a
+// device, and so is Close, which goes on by itself. The mount is taken away all the same, so that clients get errors and
 // nothing dead is left behind; one that was detached stays for the next process.
 func (fs *FS) CloseWithin(ctx context.Context) error {
 	fs.control.Lock()
@@ -36,6 +40,13 @@ func (fs *FS) CloseWithin(ctx context.Context) error {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
+	}
+	late := time.NewTimer(closeWait)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-late.C:
 	}
 	if leaves && fs.ours() {
 		_ = fs.unmount(unix.MNT_FORCE | unix.MNT_DETACH) // the other error is the one to tell

@@ -137,6 +137,8 @@ func (g *Gateway) endAll(ctx, late context.Context) error {
 	return errors.Join(failed...)
 }
 
+const deafStorage = "the storage does not return what was asked of it; what was not flushed may be lost"
+
 // leftOpen is the error about exports that do not end. The last of a long list are
 // counted.
 func leftOpen(left map[string]bool) error {
@@ -149,8 +151,7 @@ func leftOpen(left map[string]bool) error {
 	if more := len(names) - most; more > 0 {
 		names = append(names[:most], fmt.Sprintf("%d more", more))
 	}
-	return block.Errorf(block.Canceled, "close export", strings.Join(names, ", "), -1,
-		"the storage does not return what was asked of it; what was not flushed may be lost")
+	return block.Errorf(block.Canceled, "close export", strings.Join(names, ", "), -1, deafStorage)
 }
 
 // endNow withdraws an export and ends it.

@@ -24,7 +24,7 @@ type deaf struct {
 
 func newDeaf(in string) *deaf {
 	return &deaf{
-		CrashDevice: blocktest.NewCrashDevice(1<<20, 512), in: in,
+		CrashDevice: blocktest.NewCrashDevice(1<<20, 1), in: in,
 		arrived: make(chan struct{}), let: make(chan struct{}), closed: make(chan struct{}),
 	}
 }
