@@ -65,8 +65,7 @@ type daemon struct {
 // go on. Then it drains; when cut ends it does not wait for clients any longer.
 // Each value of hangup asks for a reload.
 func Run(stop, cut context.Context, hangup <-chan os.Signal, o Options) error {
-	d := &daemon{Options: o, started: time.Now(), notifier: endpoint.NewNotifier(), failed: make(chan error, 1)}
-	d.limit.Store(int64(o.Config.ShutdownTimeout))
+	d := newDaemon(o)
 	err := d.open(stop)
 	if err == nil {
 		d.tell(d.notifier.Ready())
@@ -75,6 +74,12 @@ func Run(stop, cut context.Context, hangup <-chan os.Signal, o Options) error {
 	}
 	d.tell(d.notifier.Stopping())
 	return errors.Join(err, d.close(cut))
+}
+
+func newDaemon(o Options) *daemon {
+	d := &daemon{Options: o, started: time.Now(), notifier: endpoint.NewNotifier(), failed: make(chan error, 1)}
+	d.limit.Store(int64(o.Config.ShutdownTimeout))
+	return d
 }
 
 // tell logs what the service manager could not be told.
