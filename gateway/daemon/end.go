@@ -37,7 +37,7 @@ func (d *daemon) close(cut context.Context) error {
 		errs = append(errs, d.gw.Close(ctx))
 	}
 	errs = append(errs, d.within(ctx, "the API", func() error { <-apiGone; return nil }))
-	errs = append(errs, d.within(ctx, "the mount", func() error { return d.files.close(ctx) }))
+	errs = append(errs, d.within(ctx, "the mount", d.files.close))
 	for i := len(d.undo) - 1; i >= 0; i-- {
 		errs = append(errs, d.within(ctx, "the rest", d.undo[i]))
 	}

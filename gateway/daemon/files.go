@@ -207,12 +207,9 @@ func (f *files) leave(ctx context.Context) error {
 }
 
 // close gives up what leave has left.
-func (f *files) close(ctx context.Context) error {
+func (f *files) close() error {
 	if f == nil || f.memory == nil {
 		return nil
 	}
-	if err := f.fs.CloseWithin(ctx); err != nil {
-		f.d.Log.Warn("the next process answers what is left", "err", err)
-	}
-	return f.memory.close()
+	return errors.Join(f.fs.Close(), f.memory.close())
 }
