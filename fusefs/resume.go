@@ -79,6 +79,9 @@ func (fs *FS) recall(fd int) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(10, 229) {
 		return block.Errorf(block.Invalid, "resume", fs.cfg.Dir, -1, "descriptor %d is not /dev/fuse", fd)
 	}
+	if Ended(fd) {
+		return block.Errorf(block.Closed, "resume", fs.cfg.Dir, -1, "its connection has ended: it was unmounted, or aborted")
+	}
 	most := int(at[fuse.InitOut](a.Reply).MaxWrite)
 	if most < 4096 || most > 64<<20 {
 		return block.Errorf(block.Corrupt, "resume", fs.cfg.Dir, -1, "the stored state has requests of %d bytes", most)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -368,82 +367,4 @@ func (g *Gateway) Announce(ev Event) { g.events.publish(ev) }
 // has never told, gets an event EventsLost, whose number is where it goes on.
 func (g *Gateway) Subscribe(ctx context.Context, after uint64) <-chan Event {
 	return g.events.subscribe(ctx, after)
-}
-
-// Close ends all exports: no more requests are taken, those that have arrived are
-// finished, every image is flushed and closed. All of it together takes no longer
-// than DrainTimeout, and when cut ends, clients are not waited for any longer.
-// Requests that wait for a storage that is away are not waited for: who connects
-// again repeats them. The error names the images that could not be flushed.
-func (g *Gateway) Close(cut context.Context) error {
-	g.mu.Lock()
-	g.closing = true
-	g.mu.Unlock()
-	g.cancel() // exports that are being opened
-	if n := g.srv.Connections(); n > 0 {
-		g.cfg.Log.Info("draining", "connections", n)
-	}
-	ctx, done := g.limited(cut)
-	defer done()
-	var cutting sync.WaitGroup
-	for _, e := range g.all() {
-		if e.held() {
-			cutting.Go(func() { e.cut(ctx) })
-		}
-	}
-	if err := g.srv.Shutdown(ctx); err != nil {
-		g.cfg.Log.Warn("requests in progress were cut off", "why", whyCut(err))
-	}
-	cutting.Wait()
-	err := g.endAll(ctx)
-	opened := make(chan struct{})
-	go func() { g.running.Wait(); close(opened) }()
-	select {
-	case <-opened:
-	case <-ctx.Done(): // a storage that does not even answer that it is away
-	}
-	g.events.close()
-	return err
-}
-
-// limited bounds a drain.
-func (g *Gateway) limited(ctx context.Context) (context.Context, context.CancelFunc) {
-	if limit := g.tuning.Load().DrainTimeout; limit > 0 {
-		return context.WithTimeout(ctx, limit)
-	}
-	return context.WithCancel(ctx)
-}
-
-// endAll ends the exports, each in a goroutine: it waits for its own storage.
-func (g *Gateway) endAll(ctx context.Context) error {
-	var mu sync.Mutex
-	var failed []error
-	var ending sync.WaitGroup
-	for _, e := range g.all() {
-		e.giveUp()
-		ending.Go(func() {
-			if err := e.endNow(ctx); err != nil {
-				mu.Lock()
-				failed = append(failed, err)
-				mu.Unlock()
-			}
-		})
-	}
-	ending.Wait()
-	if len(failed) > 1 {
-		return fmt.Errorf("%d exports could not be closed in order: %w", len(failed), errors.Join(failed...))
-	}
-	return errors.Join(failed...)
-}
-
-// endNow withdraws an export and ends it.
-func (e *export) endNow(ctx context.Context) error {
-	if err := e.control.lock(ctx); err != nil {
-		return err
-	}
-	defer e.control.unlock()
-	if e.ended() {
-		return nil
-	}
-	return errors.Join(e.withdraw(ctx, true), e.end(ctx))
 }

@@ -129,8 +129,9 @@ func NewSingle(cfg SingleConfig) (*Single, error) {
 // Run serves until stop ends, a listener fails or the mount is gone. Then it takes
 // no more requests, lets those that have arrived finish, flushes the device and closes
 // it. When cut ends, it does not wait for clients any longer, but flushes all the
-// same. The error tells why serving ended other than by stop, or that the device
-// could not be flushed.
+// same. A device that does not return then is left to the end of the process. The
+// error tells why serving ended other than by stop, or that the device could not be
+// flushed.
 func (s *Single) Run(stop, cut context.Context) error {
 	failed := make(chan error, len(s.cfg.Listeners))
 	var serving sync.WaitGroup
@@ -151,9 +152,9 @@ func (s *Single) Run(stop, cut context.Context) error {
 	if s.cfg.Stopping != nil {
 		s.cfg.Stopping()
 	}
-	s.drain(cut)
+	gone := s.drain(cut)
 	serving.Wait()
-	return errors.Join(err, s.release(cut))
+	return errors.Join(err, s.release(cut, gone))
 }
 
 // unmounted is closed when somebody else unmounts; nil, which never is, without a
@@ -165,8 +166,9 @@ func (s *Single) unmounted() <-chan struct{} {
 	return s.cfg.Files.Done()
 }
 
-// drain ends all connections, those that take too long by force.
-func (s *Single) drain(cut context.Context) {
+// drain ends all connections and the mount, those that take too long by force. It
+// reports whether all requests have ended.
+func (s *Single) drain(cut context.Context) bool {
 	ctx := cut
 	if s.cfg.DrainTimeout > 0 {
 		limited, cancel := context.WithTimeout(cut, s.cfg.DrainTimeout)
@@ -176,25 +178,44 @@ func (s *Single) drain(cut context.Context) {
 	if n := s.srv.Connections(); n > 0 {
 		s.cfg.Logger.Info("draining", "connections", n)
 	}
-	if err := s.srv.Shutdown(ctx); err != nil {
-		s.cfg.Logger.Warn("requests in progress were cut off", "why", whyCut(err))
-	}
-	if s.cfg.Files == nil {
-		return
-	}
-	if err := s.cfg.Files.Close(); err != nil {
-		s.cfg.Logger.Warn("the files are still mounted", "err", err)
+	away := make(chan struct{})
+	go func() {
+		defer close(away)
+		if err := s.srv.Shutdown(ctx); err != nil {
+			s.cfg.Logger.Warn("requests in progress were cut off", "why", whyCut(err))
+		}
+	}()
+	unmounted := s.closeFiles(ctx)
+	late, stop := after(ctx, afterCut)
+	defer stop()
+	select {
+	case <-away:
+		return unmounted
+	case <-late.Done():
+		return false
 	}
 }
 
+// closeFiles unmounts. It reports whether no request is left.
+func (s *Single) closeFiles(ctx context.Context) bool {
+	if s.cfg.Files == nil {
+		return true
+	}
+	err := s.cfg.Files.CloseWithin(ctx)
+	if err != nil {
+		s.cfg.Logger.Warn("the files are not closed in order", "err", err)
+	}
+	return block.KindOf(err) != block.Canceled
+}
+
 // flushAfterCut is how long a flush may take after clients were cut off, where the
-// storage may be away and nothing else bounds it.
+// storage may be away, or does not return, and nothing else bounds it.
 const flushAfterCut = 5 * time.Second
 
 // release makes durable what clients wrote and gives the device back. Who cuts
 // clients off still wants the flush, but not one that waits for ever for a storage
-// that is away.
-func (s *Single) release(ctx context.Context) error {
+// that is away. gone says that no request is in the device any more.
+func (s *Single) release(ctx context.Context, gone bool) error {
 	if s.cfg.DrainTimeout > 0 {
 		limited, done := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 		defer done()
@@ -202,15 +223,26 @@ func (s *Single) release(ctx context.Context) error {
 	} else {
 		flushing, done := context.WithCancel(context.WithoutCancel(ctx))
 		defer done()
-		if s.waits {
+		if s.waits || !gone {
 			stop := context.AfterFunc(ctx, func() { time.AfterFunc(flushAfterCut, done) })
 			defer stop()
 		}
 		ctx = flushing
 	}
-	var err error
-	if !s.cfg.Device.Info().ReadOnly {
-		err = block.Wrap(s.cfg.Device.Flush(ctx), "flush", s.cfg.Object, -1)
+	released := make(chan error, 1)
+	go func() {
+		var err error
+		if !s.cfg.Device.Info().ReadOnly {
+			err = block.Wrap(s.cfg.Device.Flush(ctx), "flush", s.cfg.Object, -1)
+		}
+		released <- errors.Join(err, block.Wrap(s.cfg.Device.Close(), "close", s.cfg.Object, -1))
+	}()
+	late, stop := after(ctx, afterCut)
+	defer stop()
+	select {
+	case err := <-released:
+		return err
+	case <-late.Done():
+		return block.Errorf(block.Canceled, "close", s.cfg.Object, -1, deafStorage)
 	}
-	return errors.Join(err, block.Wrap(s.cfg.Device.Close(), "close", s.cfg.Object, -1))
 }

@@ -53,7 +53,8 @@ type daemon struct {
 	listeners struct{ nbd, api []net.Listener }
 	metricsAt []string
 
-	reloading sync.Mutex // guards Config
+	reloading sync.Mutex   // guards Config
+	limit     atomic.Int64 // shutdown_timeout, in nanoseconds
 
 	serving sync.WaitGroup
 	failed  chan error // a listener
@@ -67,7 +68,7 @@ type daemon struct {
 // go on. Then it drains; when cut ends it does not wait for clients any longer.
 // Each value of hangup asks for a reload.
 func Run(stop, cut context.Context, hangup <-chan os.Signal, o Options) error {
-	d := &daemon{Options: o, started: time.Now(), notifier: endpoint.NewNotifier(), failed: make(chan error, 1), ending: make(chan struct{})}
+	d := newDaemon(o)
 	err := d.open(stop)
 	if err == nil {
 		d.tell(d.notifier.Ready())
@@ -76,6 +77,13 @@ func Run(stop, cut context.Context, hangup <-chan os.Signal, o Options) error {
 	}
 	d.tell(d.notifier.Stopping())
 	return errors.Join(err, d.close(cut))
+}
+
+func newDaemon(o Options) *daemon {
+	d := &daemon{Options: o, started: time.Now(), notifier: endpoint.NewNotifier(),
+		failed: make(chan error, 1), ending: make(chan struct{})}
+	d.limit.Store(int64(o.Config.ShutdownTimeout))
+	return d
 }
 
 // tell logs what the service manager could not be told.
@@ -334,6 +342,7 @@ func (d *daemon) reload(ctx context.Context) error {
 		return err
 	}
 	d.gw.Tune(tuning(next))
+	d.limit.Store(int64(next.ShutdownTimeout))
 	d.Config = next
 	err = errors.Join(d.gw.Configure(ctx, next.Exports), d.remount(ctx))
 	settled, done := context.WithTimeout(ctx, openWait)
@@ -359,46 +368,4 @@ func (d *daemon) tellReload(err error) {
 		return
 	}
 	d.Log.Error("the reload could not do all that the configuration says", "err", err)
-}
-
-// close ends what open has begun, as far as it came. All of it together has the
-// time that the configuration gives it.
-func (d *daemon) close(cut context.Context) error {
-	ctx, done := d.limited(cut)
-	defer done()
-	d.losing.Lock()
-	close(d.ending)
-	d.losing.Unlock()
-	files := d.files.Load()
-	apiGone := make(chan struct{})
-	go func() { // beside the rest: what it does for clients may wait for exports
-		defer close(apiGone)
-		if d.api != nil {
-			d.api.Close()
-		}
-	}()
-	if d.keeper != nil && d.stores() {
-		d.keeper.leave()
-	}
-	errs := []error{files.leave(ctx)}
-	if d.gw != nil {
-		errs = append(errs, d.gw.Close(ctx))
-	}
-	<-apiGone
-	errs = append(errs, files.close())
-	for i := len(d.undo) - 1; i >= 0; i-- {
-		errs = append(errs, d.undo[i]())
-	}
-	d.serving.Wait()
-	return errors.Join(errs...)
-}
-
-func (d *daemon) limited(ctx context.Context) (context.Context, context.CancelFunc) {
-	d.reloading.Lock()
-	limit := d.Config.ShutdownTimeout.Std()
-	d.reloading.Unlock()
-	if limit > 0 {
-		return context.WithTimeout(ctx, limit)
-	}
-	return context.WithCancel(ctx)
 }

@@ -1,13 +1,11 @@
 package daemon
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +30,7 @@ type files struct {
 	// lost is closed when somebody else has unmounted it, gone when all that
 	// waited for its clients has ended then.
 	lost, gone chan struct{}
+	device     string // of the mount, as mountinfo writes it; "" when not known
 
 	saving sync.Mutex // guards memory's content, and left
 	left   bool       // what memory holds is the next process'
@@ -40,8 +39,9 @@ type files struct {
 
 // mountRecord is what the memory file holds.
 type mountRecord struct {
-	Dir   string          `json:"dir"`
-	State json.RawMessage `json:"state"`
+	Dir    string          `json:"dir"`
+	Device string          `json:"device"` // the mount's, as mountinfo writes it
+	State  json.RawMessage `json:"state"`
 }
 
 // openFiles takes the mount over from the process before, or mounts.
@@ -92,6 +92,7 @@ func (f *files) mount() error {
 	if err != nil {
 		return errors.Join(err, m.close())
 	}
+	f.device = mountedAt(f.fs.Dir()).device
 	f.memory = m // and not before: without it, the mount ends with the process
 	f.save()
 	return nil
@@ -112,13 +113,19 @@ func (d *daemon) stored(name string) *os.File {
 	return list[len(list)-1]
 }
 
-// forget gives up a mount that is not taken over.
+// forget gives up a mount that is not taken over: nobody shall find it again, and
+// its clients get errors.
 func (d *daemon) forget(fd, mem *os.File) {
 	for name, f := range map[string]*os.File{storedMount: fd, storedState: mem} {
-		if f != nil {
-			d.tell(d.notifier.RemoveFD(name))
-			_ = f.Close()
+		if f == nil {
+			continue
 		}
+		d.tell(d.notifier.RemoveFD(name))
+		_ = f.Close()
+		for _, older := range d.keeper.handed.Files[name] {
+			_ = older.Close()
+		}
+		delete(d.keeper.handed.Files, name)
 	}
 }
 
@@ -133,8 +140,17 @@ func (f *files) resume(fd, mem *os.File) error {
 	if err := json.Unmarshal(m.content, &rec); err != nil {
 		return block.Errorf(block.Corrupt, "read", storedState, -1, "%w", err)
 	}
+	if err := f.takeOver(fd, rec); err != nil {
+		f.d.putAway(fd, rec)
+		return err
+	}
+	f.memory, f.resumed, f.device = m, true, rec.Device
+	return fd.Close()
+}
+
+// takeOver goes on with the mount of a record.
+func (f *files) takeOver(fd *os.File, rec mountRecord) error {
 	if rec.Dir != f.d.Config.FUSE {
-		_ = unix.Unmount(rec.Dir, unix.MNT_DETACH) // its connection ends with fd
 		return block.Errorf(block.Invalid, "resume", rec.Dir, -1, "the configuration has another folder now, or none")
 	}
 	own, err := unix.FcntlInt(fd.Fd(), unix.F_DUPFD_CLOEXEC, 3)
@@ -144,8 +160,7 @@ func (f *files) resume(fd, mem *os.File) error {
 	if f.fs, err = fusefs.Resume(f.d.mountConfig(), own, rec.State); err != nil {
 		return errors.Join(err, unix.Close(own))
 	}
-	f.memory, f.resumed = m, true
-	return fd.Close()
+	return nil
 }
 
 // save puts what the next process needs into the memory file, until leave has begun:
@@ -162,7 +177,7 @@ func (f *files) save() {
 	state, err := f.fs.State()
 	if err == nil {
 		var text []byte
-		if text, err = json.Marshal(mountRecord{Dir: f.fs.Dir(), State: state}); err == nil {
+		if text, err = json.Marshal(mountRecord{Dir: f.fs.Dir(), Device: f.device, State: state}); err == nil {
 			err = f.memory.write(text)
 		}
 	}
@@ -202,15 +217,7 @@ func (f *files) leave(ctx context.Context) error {
 		}
 		return nil
 	}
-	closed := make(chan error, 1)
-	go func() { closed <- f.fs.Close() }()
-	select {
-	case err := <-closed:
-		return err
-	case <-ctx.Done():
-		f.d.Log.Warn("requests of FUSE clients are still in a device", "mount", f.fs.Dir())
-		return nil
-	}
+	return f.fs.CloseWithin(ctx)
 }
 
 // close gives up what leave has left.
@@ -219,47 +226,4 @@ func (f *files) close() error {
 		return nil
 	}
 	return errors.Join(f.fs.Close(), f.memory.close())
-}
-
-// cleanUp unmounts what a killed daemon has left behind at the folder. Somebody
-// else's mount is left alone, and is an error when it comes to mounting.
-func (d *daemon) cleanUp(dir string) error {
-	var st unix.Statx_t // what is cached does not count
-	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_FORCE_SYNC, unix.STATX_TYPE, &st); !errors.Is(err, unix.ENOTCONN) {
-		return nil
-	}
-	ours, err := mountedBySluice(dir)
-	if err != nil || !ours {
-		return err
-	}
-	d.Log.Warn("unmounting what an earlier daemon left behind", "mount", dir)
-	return block.Wrap(unix.Unmount(dir, unix.MNT_DETACH), "unmount", dir, -1)
-}
-
-// mountedBySluice looks at what is mounted there, on top.
-func mountedBySluice(dir string) (bool, error) {
-	if parent, err := filepath.EvalSymlinks(filepath.Dir(dir)); err == nil { // not of dir: it is dead
-		dir = filepath.Join(parent, filepath.Base(dir))
-	}
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return false, block.Wrap(err, "look for mounts at", dir, -1)
-	}
-	defer func() { _ = f.Close() }()
-	ours := false
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE OPTIONS
-		head, tail, _ := strings.Cut(lines.Text(), " - ")
-		fields, kind := strings.Fields(head), strings.Fields(tail)
-		if len(fields) > 4 && len(kind) > 0 && unescape(fields[4]) == dir {
-			ours = kind[0] == "fuse.sluice"
-		}
-	}
-	return ours, nil
-}
-
-// unescape reads a path as mountinfo writes it: octal codes for blanks and
-// backslashes.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }

@@ -59,19 +59,51 @@ func (d *daemon) takeSockets(context.Context) error {
 }
 
 // take gives the socket of that address out of those that were handed over: our
-// own of before, and those of socket units.
-func (k *keeper) take(units *[]net.Listener, a endpoint.Address) net.Listener {
+// own of before, and those of socket units; nil when there is none. It gives it the
+// name that it has in the manager's store. An address does not always read as its
+// socket's does (localhost, 0.0.0.0, port 0), so our own are known by their names;
+// but a configuration may also write the same place in another way than before.
+func (k *keeper) take(ctx context.Context, units *[]net.Listener, a endpoint.Address) (net.Listener, string) {
+	hosts := k.resolve(ctx, a)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, list := range [...]*[]net.Listener{&k.handed.Stored, units} {
-		for i, l := range *list {
-			if place(l) == a.String() {
-				*list = slices.Delete(*list, i, i+1)
-				return l
-			}
-		}
+	i := slices.IndexFunc(k.handed.Stored, func(s endpoint.Stored) bool { return s.Name == storedName(a) })
+	if i < 0 {
+		i = slices.IndexFunc(k.handed.Stored, func(s endpoint.Stored) bool { return listensAt(s, a, hosts) })
 	}
-	return nil
+	if i >= 0 {
+		s := k.handed.Stored[i]
+		k.handed.Stored = slices.Delete(k.handed.Stored, i, i+1)
+		return s.Listener, s.Name
+	}
+	if i := slices.IndexFunc(*units, func(l net.Listener) bool { return listensAt(l, a, hosts) }); i >= 0 {
+		l := (*units)[i]
+		*units = slices.Delete(*units, i, i+1)
+		return l, storedName(a)
+	}
+	return nil, ""
+}
+
+// resolve gives the IP addresses of a TCP address. Without any, opening it will tell
+// what is wrong.
+func (k *keeper) resolve(ctx context.Context, a endpoint.Address) []net.IPAddr {
+	if a.Network != "tcp" {
+		return nil
+	}
+	hosts, _ := net.DefaultResolver.LookupIPAddr(ctx, a.Host)
+	return hosts
+}
+
+// listensAt reports whether a socket is what an address asks for. One that listens
+// at [::] hears IPv4 as well.
+func listensAt(l net.Listener, a endpoint.Address, hosts []net.IPAddr) bool {
+	at, ok := l.Addr().(*net.TCPAddr)
+	if !ok || a.Network != "tcp" {
+		return place(l) == a.String()
+	}
+	return strconv.Itoa(at.Port) == a.Port && slices.ContainsFunc(hosts, func(h net.IPAddr) bool {
+		return at.IP.Equal(h.IP) && at.Zone == h.Zone || at.IP.Equal(net.IPv6unspecified) && h.IP.IsUnspecified()
+	})
 }
 
 func place(l net.Listener) string { return l.Addr().Network() + ":" + l.Addr().String() }
@@ -89,19 +121,23 @@ func (k *keeper) dropStored(exports []gateway.Status) {
 	wanted := map[string]bool{}
 	for _, st := range exports {
 		for _, text := range st.Spec.NBD {
+			if a, err := endpoint.Parse(text); err == nil {
+				wanted[storedName(a)] = true
+			}
 			wanted[text] = true
 		}
 	}
 	k.mu.Lock()
 	stored := k.handed.Stored
-	k.handed.Stored = slices.DeleteFunc(slices.Clone(stored), func(l net.Listener) bool { return !wanted[place(l)] })
+	isWanted := func(s endpoint.Stored) bool { return wanted[s.Name] || wanted[place(s)] }
+	k.handed.Stored = slices.DeleteFunc(slices.Clone(stored), func(s endpoint.Stored) bool { return !isWanted(s) })
 	k.mu.Unlock()
-	for _, l := range stored {
-		if wanted[place(l)] {
+	for _, s := range stored {
+		if isWanted(s) {
 			continue
 		}
-		if a, err := endpoint.Parse(place(l)); err == nil {
-			_ = (&kept{Listener: l, keeper: k, address: a, name: storedName(a)}).Close()
+		if a, err := endpoint.Parse(place(s)); err == nil {
+			_ = (&kept{Listener: s.Listener, keeper: k, address: a, name: s.Name}).Close()
 		}
 	}
 }
@@ -112,11 +148,8 @@ func (k *keeper) listen(ctx context.Context, a endpoint.Address) (net.Listener, 
 }
 
 func (k *keeper) listenAs(ctx context.Context, list *[]net.Listener, a endpoint.Address) (net.Listener, error) {
-	name := storedName(a)
-	if l := k.take(list, a); l != nil {
-		k.mu.Lock()
-		k.room--
-		k.mu.Unlock()
+	if l, name := k.take(ctx, list, a); l != nil {
+		k.give(-1)
 		return &kept{Listener: l, keeper: k, address: a, name: name}, nil
 	}
 	l, err := endpoint.Listen(ctx, a)
@@ -126,7 +159,10 @@ func (k *keeper) listenAs(ctx context.Context, list *[]net.Listener, a endpoint.
 	if !k.admit() {
 		return l, nil
 	}
+	name := storedName(a)
 	if err := k.store(name, l); err != nil {
+		_ = k.notifier.RemoveFD(name) // it may have got there
+		k.give(1)
 		return nil, errors.Join(err, l.Close())
 	}
 	return &kept{Listener: l, keeper: k, address: a, name: name}, nil
@@ -141,6 +177,14 @@ func (k *keeper) admit() bool {
 	}
 	k.room--
 	return true
+}
+
+// give gives places in the manager's store back, or takes some that are in use
+// already.
+func (k *keeper) give(n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.room += n
 }
 
 // storedName is the name of a socket in the manager's store. It takes no colon.
@@ -189,9 +233,7 @@ func (l *kept) Close() error {
 		if l.address.Network == "unix" {
 			_ = os.Remove(l.address.Path)
 		}
-		l.keeper.mu.Lock()
-		l.keeper.room++
-		l.keeper.mu.Unlock()
+		l.keeper.give(1)
 	})
 	return l.Listener.Close()
 }

@@ -23,8 +23,8 @@ type Handed struct {
 	Metrics []net.Listener
 
 	// Stored are listening sockets that an earlier life of this process stored
-	// with StoreFD, under names that begin with StoredSocket.
-	Stored []net.Listener
+	// with StoreFD.
+	Stored []Stored
 
 	// Files are what is no socket: descriptors that an earlier life of this
 	// process stored with StoreFD, by name and in the order in which they were
@@ -32,14 +32,24 @@ type Handed struct {
 	Files map[string][]*os.File
 }
 
+// Stored is a listening socket and the name that it was stored under, which begins
+// with StoredSocket.
+type Stored struct {
+	net.Listener
+	Name string
+}
+
 // Close closes everything that is still there. Whoever takes something takes it
 // out.
 func (h *Handed) Close() error {
 	var errs []error
-	for _, list := range [][]net.Listener{h.API, h.NBD, h.Metrics, h.Stored} {
+	for _, list := range [][]net.Listener{h.API, h.NBD, h.Metrics} {
 		for _, l := range list {
 			errs = append(errs, l.Close())
 		}
+	}
+	for _, l := range h.Stored {
+		errs = append(errs, l.Close())
 	}
 	for _, files := range h.Files {
 		for _, f := range files {
@@ -85,16 +95,16 @@ func (h *Handed) take(f *os.File) error {
 	if err != nil {
 		return block.Wrap(err, "take the socket in", "LISTEN_FDS", -1)
 	}
-	to := &h.NBD
 	switch name := f.Name(); {
 	case name == "api":
-		to = &h.API
+		h.API = append(h.API, l)
 	case name == "metrics":
-		to = &h.Metrics
+		h.Metrics = append(h.Metrics, l)
 	case strings.HasPrefix(name, StoredSocket):
-		to = &h.Stored
+		h.Stored = append(h.Stored, Stored{l, name})
+	default:
+		h.NBD = append(h.NBD, l)
 	}
-	*to = append(*to, l)
 	return f.Close() // l has a copy
 }
 

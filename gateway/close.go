@@ -1,0 +1,167 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/block"
+)
+
+// afterCut is how long requests may take to end after they were told to.
+const afterCut = time.Second
+
+// lastFlush is how long images may take to be flushed where DrainTimeout does not
+// say, but requests do not even end when they are cut off.
+const lastFlush = 30 * time.Second
+
+// Close ends all exports: no more requests are taken, those that have arrived are
+// finished, every image is flushed and closed. Clients are not waited for any longer
+// than DrainTimeout, nor when cut has ended; then flushing has DrainTimeout once more.
+// Requests that wait for a storage that is away are not waited for: who connects
+// again repeats them. A device that does not return is left to the end of the process;
+// the other exports are not kept by it. The error names the images that could not be
+// flushed or closed.
+func (g *Gateway) Close(cut context.Context) error {
+	g.mu.Lock()
+	g.closing = true
+	g.mu.Unlock()
+	g.cancel() // exports that are being opened
+	if n := g.srv.Connections(); n > 0 {
+		g.cfg.Log.Info("draining", "connections", n)
+	}
+	ctx, done := g.limited(cut)
+	defer done()
+	late, stop := g.last(ctx, g.sendAway(ctx))
+	defer stop()
+	err := g.endAll(ctx, late)
+	opened := make(chan struct{})
+	go func() { g.running.Wait(); close(opened) }()
+	select {
+	case <-opened:
+	case <-ctx.Done(): // a storage that does not even answer that it is away
+	}
+	g.events.close()
+	return err
+}
+
+// limited bounds a drain.
+func (g *Gateway) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if limit := g.tuning.Load().DrainTimeout; limit > 0 {
+		return context.WithTimeout(ctx, limit)
+	}
+	return context.WithCancel(ctx)
+}
+
+// last bounds the flushing, ctx being the bound of the drain.
+func (g *Gateway) last(ctx context.Context, gone bool) (context.Context, context.CancelFunc) {
+	switch limit := g.tuning.Load().DrainTimeout; {
+	case limit > 0:
+		return after(ctx, limit+afterCut)
+	case !gone:
+		return after(ctx, lastFlush)
+	}
+	return context.WithCancel(context.WithoutCancel(ctx))
+}
+
+// after gives a context that ends some time after another one.
+func after(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	late, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, end) })
+	return late, func() { stop(); end() }
+}
+
+// sendAway ends all clients. It reports whether they are gone: where a device does
+// not return, they are not, whatever they are told.
+func (g *Gateway) sendAway(ctx context.Context) bool {
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		var cutting sync.WaitGroup
+		for _, e := range g.all() {
+			if e.held() {
+				cutting.Go(func() { e.cut(ctx) })
+			}
+		}
+		if err := g.srv.Shutdown(ctx); err != nil {
+			g.cfg.Log.Warn("requests in progress were cut off", "why", whyCut(err))
+		}
+		cutting.Wait()
+	}()
+	late, stop := after(ctx, afterCut)
+	defer stop()
+	select {
+	case <-gone:
+		return true
+	case <-late.Done():
+		return false
+	}
+}
+
+// endAll ends the exports, each in a goroutine: it waits for its own storage. Those
+// that have not ended when late ends are left.
+func (g *Gateway) endAll(ctx, late context.Context) error {
+	type outcome struct {
+		name string
+		err  error
+	}
+	all := g.all()
+	outcomes := make(chan outcome, len(all))
+	left := make(map[string]bool, len(all))
+	for _, e := range all {
+		e.giveUp()
+		left[e.name] = true
+		go func() { outcomes <- outcome{e.name, e.endNow(ctx)} }()
+	}
+	var failed []error
+	for len(left) > 0 {
+		select {
+		case o := <-outcomes:
+			delete(left, o.name)
+			if o.err != nil {
+				failed = append(failed, o.err)
+			}
+			continue
+		case <-late.Done():
+		}
+		failed = append(failed, leftOpen(left))
+		break
+	}
+	if len(failed) > 1 {
+		return fmt.Errorf("%d exports could not be closed in order: %w", len(failed), errors.Join(failed...))
+	}
+	return errors.Join(failed...)
+}
+
+const deafStorage = "the storage does not return what was asked of it; what was not flushed may be lost"
+
+// leftOpen is the error about exports that do not end. The last of a long list are
+// counted.
+func leftOpen(left map[string]bool) error {
+	const most = 8
+	names := make([]string, 0, len(left))
+	for name := range left {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, cmpNames)
+	if more := len(names) - most; more > 0 {
+		names = append(names[:most], fmt.Sprintf("%d more", more))
+	}
+	return block.Errorf(block.Canceled, "close export", strings.Join(names, ", "), -1, deafStorage)
+}
+
+// endNow withdraws an export and ends it.
+func (e *export) endNow(ctx context.Context) error {
+	if err := e.control.lock(ctx); err != nil {
+		return block.Wrap(err, "close export", e.name, -1)
+	}
+	defer e.control.unlock()
+	if e.ended() {
+		return nil
+	}
+	return errors.Join(e.withdraw(ctx, true), e.end(ctx))
+}
