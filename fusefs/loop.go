@@ -43,6 +43,7 @@ type loop struct {
 	signal   func(unique uint64) // the client of a request got one
 	protocol *fuse.ProtocolServer
 	fail     func(what string, err error)
+	reading  func() // read, made once: a reader that starts costs no memory
 
 	waiting  atomic.Bool // a reader waits for a request, or is about to
 	spin     spin        // of the reader that waits
@@ -83,7 +84,7 @@ func (l *loop) start() error {
 	if l.stop, err = newStop(); err != nil {
 		return err
 	}
-	l.finished = make(chan struct{})
+	l.finished, l.reading = make(chan struct{}), l.read
 	l.waiting.Store(true)
 	l.spawn()
 	return nil
@@ -93,7 +94,7 @@ func (l *loop) start() error {
 func (l *loop) spawn() {
 	l.alive.Add(1)
 	l.running.Add(1)
-	go l.read()
+	go l.reading()
 }
 
 // lend runs a function with a reader that reads nothing, on a goroutine of its
