@@ -91,7 +91,7 @@ func (p Plan) variations(i int) []Server {
 func (p Plan) Run(ctx context.Context) (samples []report.Sample, err error) {
 	r := &runner{Plan: p, kept: map[string]*process{}}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if r.sockets, err = os.MkdirTemp("", "sluice-bench-"); err != nil {
+	if r.sockets, err = os.MkdirTemp("", "slb-"); err != nil {
 		return nil, err
 	}
 	withSource := false

@@ -51,7 +51,7 @@ const directCommand = "fio --ioengine=libaio --direct=1 --filename={file} --inva
 const fuseNote = "fio works on {mount}/disk as direct does on the image."
 
 const daemonConfig = `nbd = ["unix:{socket}"]
-api = ["unix:{config}.api"]
+api = ["unix:{socket}.api"]
 state = "{config}.state"
 
 [[export]]

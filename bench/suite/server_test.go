@@ -115,7 +115,7 @@ func TestArgsOfFUSEAndDaemon(t *testing.T) {
 		}
 	}
 	config := at.fill([]string{servers[0].config})[0]
-	const wantConfig = "nbd = [\"unix:/s\"]\napi = [\"unix:/c.api\"]\nstate = \"/c.state\"\n\n[[export]]\nname = \"disk\"\nurl = \"/d\"\n"
+	const wantConfig = "nbd = [\"unix:/s\"]\napi = [\"unix:/s.api\"]\nstate = \"/c.state\"\n\n[[export]]\nname = \"disk\"\nurl = \"/d\"\n"
 	if config != wantConfig {
 		t.Errorf("configuration:\n%s", config)
 	}

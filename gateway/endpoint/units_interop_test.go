@@ -14,7 +14,7 @@ import (
 
 // TestUnits installs the units below a folder and has systemd read them there.
 func TestUnits(t *testing.T) {
-	lab.Need(t, "systemd-analyze", "make")
+	lab.Need(t, "systemd-analyze", "make", "kill")
 	top := t.TempDir()
 	lab.Run(t, "make", "-C", "../..", "install-daemon", "DESTDIR="+top, "PREFIX=/opt/sluice", "CONFDIR=/etc/other")
 	units := filepath.Join(top, "opt/sluice/lib/systemd/system")
