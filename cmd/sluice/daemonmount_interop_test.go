@@ -42,7 +42,7 @@ func TestDeadMountIsMountedAnew(t *testing.T) {
 			file, uri := filepath.Join(d.mount, "disk"), "nbd+unix:///disk?socket="+d.at("nbd")
 			qemuIO(t, file, "write -P 0x11 1M 64k")
 			if inUse { // the dead mount stays where it is
-				client := lab.Start(t, "sh", "-c", `exec 3<>"$0"; echo open; read line`, file)
+				client := lab.Start(t, "sh", "-c", `exec 3<>"$0"; echo open; exec sleep 1000`, file)
 				client.Expect("open")
 			}
 			d.m.Kill9()
