@@ -65,17 +65,21 @@ func (fs *FS) atOnce(r *reader, f *file, req *request) (done bool) {
 // run carries out a request that may wait, and then those that have queued up
 // behind it.
 func (fs *FS) run(r *reader, f *file, req request) {
-	j := &r.job
-	j.req = req
+	j, t := &r.job, begun
+	j.take(req)
 	if !f.work.begin(j) {
 		j = apart(req)
-		switch f.work.enqueue(j) {
-		case queued:
-			return
-		case full:
-			fs.refuse(r, f, j)
-			return
-		}
+		t = f.work.enqueue(j)
+	}
+	if req.code == opFlush {
+		fs.flushWaits()
+	}
+	switch t {
+	case queued: // it may have ended by now
+		return
+	case full:
+		fs.refuse(r, f, j)
+		return
 	}
 	fs.loop.cover()
 	fs.workOff(r, f, j)
@@ -92,7 +96,8 @@ func (fs *FS) refuse(r *reader, f *file, j *job) {
 
 // apart makes a job that needs no reader.
 func apart(req request) *job {
-	j := &job{req: req}
+	j := new(job)
+	j.take(req)
 	if req.data != nil {
 		j.data = buffer.Get(len(req.data))
 		copy(j.data.B, req.data)

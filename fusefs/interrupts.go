@@ -20,6 +20,10 @@ import (
 // fail with EINTR. So the requests of which an interrupt told are looked at every
 // now and then: when the client's thread is being killed, it gets its reply.
 //
+// Of the flush of a close nothing is heard at all when the close is part of the
+// client's end: the kernel has taken its signals away by then. So flushes that wait
+// are looked at without an interrupt.
+//
 // The stages: the reader that gets an interrupt notes the request's number; a
 // goroutine, there only while something is noted, finds the requests among those
 // that wait (work.go) and asks /proc for their threads; letGo answers.
@@ -52,7 +56,20 @@ func (fs *FS) interrupted(unique uint64) {
 		return
 	}
 	i.noted[unique] = interruptLooks
-	if !i.on {
+	fs.look()
+}
+
+// flushWaits has the client of a flush looked at, which is in the file's work and
+// marked there.
+func (fs *FS) flushWaits() {
+	fs.interrupts.mu.Lock()
+	defer fs.interrupts.mu.Unlock()
+	fs.look()
+}
+
+// look starts the looking. The caller holds interrupts.mu.
+func (fs *FS) look() {
+	if i := &fs.interrupts; !i.on && !i.over {
 		i.on = true
 		i.looking.Go(fs.watchClients)
 	}
@@ -69,11 +86,12 @@ func (i *interrupts) end() {
 	i.looking.Wait()
 }
 
-// watchClients looks until there is nothing to look at.
+// watchClients looks until there is nothing to look at. Who gets an answer in time
+// is not looked at.
 func (fs *FS) watchClients() {
 	tick := time.NewTicker(interruptLook)
 	defer tick.Stop()
-	for fs.lookAtClients() {
+	for more := true; more; more = fs.lookAtClients() {
 		select {
 		case <-tick.C:
 		case <-fs.interrupts.stop:

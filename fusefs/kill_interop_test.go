@@ -184,6 +184,25 @@ func TestClientOfHangingDeviceCanBeKilled(t *testing.T) {
 	}
 }
 
+// The end of a client closes its files, with no signal that the kernel would tell of.
+func TestClientThatEndsIsLetGo(t *testing.T) {
+	lab.Need(t, "python3")
+	fs, d := mounted(t), newHanging(t)
+	path := add(t, fs, File{Name: "disk", Device: d})
+	t.Cleanup(d.release)
+	d.hang("flush")
+	client := lab.Start(t, "python3", "-c", "import os, sys; os.write(os.open(sys.argv[1], os.O_RDWR), b'x'); os._exit(0)", path)
+	<-d.calls
+	if err := client.WaitFor(20 * time.Second); err != nil {
+		t.Error(err)
+	}
+	d.release()
+	untilIdle(t, fs, "disk")
+	if got := readAll(t, path, 1); got[0] != 'x' {
+		t.Errorf("the file begins with %q", got)
+	}
+}
+
 // A client with many threads, each with a request in the device or in line.
 func TestClientWithThreadsCanBeKilled(t *testing.T) {
 	fs := mounted(t, func(c *Config) { c.Workers = 2 })

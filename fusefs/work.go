@@ -31,10 +31,13 @@ type work struct {
 type job struct {
 	req        request
 	data       *buffer.Buffer // of a write in the queue: a copy, as long as the write is
-	signalled  bool           // its client got a signal; see interrupts
+	signalled  bool           // its client may be dying; see interrupts
 	abandoned  bool           // counted in work.abandoned
 	prev, next *job
 }
+
+// take makes a request the job. The client of a flush is looked at in any case.
+func (j *job) take(req request) { j.req, j.signalled = req, req.code == opFlush }
 
 // jobs is a list of them, in the order in which they came.
 type jobs struct {
