@@ -48,6 +48,9 @@ func (fs *FS) leaveMount(was state) error {
 	}
 	fs.emptyOut()
 	fs.departed.Wait()
+	if !fs.ours() { // somebody else has unmounted it meanwhile
+		return nil
+	}
 	return fs.unmount(unix.MNT_FORCE | unix.MNT_DETACH)
 }
 

@@ -65,14 +65,15 @@ func (fs *FS) shut(f *file, force bool, sure answer) error {
 	if sure.known && sure.open {
 		return refuse("a client has it open")
 	}
+	if sure.err != nil && f.opens.doubt && !force {
+		return refuse("a client may have it open, since before the server was started; that cannot be found out (%v)", sure.err)
+	}
 	n, ok := f.opens.shut(force || sure.known)
 	switch {
-	case !ok && n == 1:
-		return refuse("it is open")
 	case !ok && n > 1:
 		return refuse("it is open %d times", n)
 	case !ok:
-		return refuse("a client may have it open, since before the server was started; that cannot be found out (%v)", sure.err)
+		return refuse("it is open")
 	case sure.known:
 		delete(fs.left, f.ID)
 	case n > 0:

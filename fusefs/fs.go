@@ -129,8 +129,8 @@ func (fs *FS) newProtocol(maxWrite int) *fuse.ProtocolServer {
 func (fs *FS) Dir() string { return fs.cfg.Dir }
 
 // Done is closed when the file system is served no more: after Close or Detach,
-// or because somebody unmounted it. Not before Serve has been called, where that
-// is needed.
+// or because somebody unmounted it; requests may still be in devices, until Close
+// returns. Not before Serve has been called, where that is needed.
 func (fs *FS) Done() <-chan struct{} { return fs.loop.finished }
 
 // Add puts a file into the folder. It fails with Exists when the name or the ID

@@ -368,3 +368,26 @@ func TestFullQueueRefusesAndDelaysNobody(t *testing.T) {
 		}
 	}
 }
+
+// The end of a mount is noticed although a request is in a device that hangs, and that
+// request's client is let go by the kernel.
+func TestEndIsNoticedWhileADeviceHangs(t *testing.T) {
+	lab.Need(t, "dd")
+	fs, d := mounted(t), newHanging(t)
+	path := add(t, fs, File{Name: "disk", Device: d})
+	t.Cleanup(d.release)
+	d.hang("read")
+	client := lab.Start(t, "dd", "if="+path, "of=/dev/null", "iflag=direct", "bs=64k", "count=1", "status=none")
+	<-d.calls
+	if err := unix.Unmount(fs.Dir(), unix.MNT_FORCE); err != unix.EBUSY && err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-fs.Done():
+	case <-time.After(15 * time.Second):
+		t.Error("nobody noticed that the connection was aborted")
+	}
+	if client.WaitFor(15*time.Second) == nil {
+		t.Error("dd has read from a mount that is gone")
+	}
+}

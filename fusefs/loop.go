@@ -52,8 +52,9 @@ type loop struct {
 	mute     atomic.Bool // what is not answered yet is the next process' to answer
 	spare    sync.Pool   // *reader
 	running  sync.WaitGroup
-	finished chan struct{} // closed when the last reader has ended
-	alive    atomic.Int32  // readers that have not ended
+	finished chan struct{} // closed when nothing is read any more; requests may still be in devices
+	finish   sync.Once
+	alive    atomic.Int32 // readers that have not ended
 }
 
 // reader is one goroutine's place: one request at a time is in it.
@@ -114,7 +115,7 @@ func (l *loop) lend(f func(*reader)) {
 // retired notes the end of a reader.
 func (l *loop) retired() {
 	if l.alive.Add(-1) == 0 {
-		close(l.finished)
+		l.finish.Do(func() { close(l.finished) })
 	}
 }
 
@@ -139,6 +140,7 @@ func (l *loop) read() {
 		in, err := l.next(r)
 		if err != nil {
 			l.leaving.Store(true)
+			l.finish.Do(func() { close(l.finished) })
 			if !gone(err) && err != errStopped {
 				l.fail("reading from the kernel", err)
 			}

@@ -15,8 +15,8 @@ import (
 // afterCut is how long requests may take to end after they were told to.
 const afterCut = time.Second
 
-// lastFlush is how long images may take to be flushed where DrainTimeout does not
-// say, but requests do not even end when they are cut off.
+// lastFlush is how long images may take to be flushed after clients were cut off,
+// where DrainTimeout does not say.
 const lastFlush = 30 * time.Second
 
 // Close ends all exports: no more requests are taken, those that have arrived are
@@ -36,7 +36,8 @@ func (g *Gateway) Close(cut context.Context) error {
 	}
 	ctx, done := g.limited(cut)
 	defer done()
-	late, stop := g.last(ctx, g.sendAway(ctx))
+	g.sendAway(ctx)
+	late, stop := g.last(ctx)
 	defer stop()
 	err := g.endAll(ctx, late)
 	opened := make(chan struct{})
@@ -58,14 +59,11 @@ func (g *Gateway) limited(ctx context.Context) (context.Context, context.CancelF
 }
 
 // last bounds the flushing, ctx being the bound of the drain.
-func (g *Gateway) last(ctx context.Context, gone bool) (context.Context, context.CancelFunc) {
-	switch limit := g.tuning.Load().DrainTimeout; {
-	case limit > 0:
+func (g *Gateway) last(ctx context.Context) (context.Context, context.CancelFunc) {
+	if limit := g.tuning.Load().DrainTimeout; limit > 0 {
 		return after(ctx, limit+afterCut)
-	case !gone:
-		return after(ctx, lastFlush)
 	}
-	return context.WithCancel(context.WithoutCancel(ctx))
+	return after(ctx, lastFlush)
 }
 
 // after gives a context that ends some time after another one.
@@ -75,9 +73,9 @@ func after(ctx context.Context, d time.Duration) (context.Context, context.Cance
 	return late, func() { stop(); end() }
 }
 
-// sendAway ends all clients. It reports whether they are gone: where a device does
-// not return, they are not, whatever they are told.
-func (g *Gateway) sendAway(ctx context.Context) bool {
+// sendAway ends all clients. Where a device does not return they are not gone,
+// whatever they are told.
+func (g *Gateway) sendAway(ctx context.Context) {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -96,9 +94,7 @@ func (g *Gateway) sendAway(ctx context.Context) bool {
 	defer stop()
 	select {
 	case <-gone:
-		return true
 	case <-late.Done():
-		return false
 	}
 }
 
@@ -115,7 +111,7 @@ func (g *Gateway) endAll(ctx, late context.Context) error {
 	for _, e := range all {
 		e.giveUp()
 		left[e.name] = true
-		go func() { outcomes <- outcome{e.name, e.endNow(ctx)} }()
+		go func() { outcomes <- outcome{e.name, e.endNow(ctx, late)} }()
 	}
 	var failed []error
 	for len(left) > 0 {
@@ -154,9 +150,10 @@ func leftOpen(left map[string]bool) error {
 	return block.Errorf(block.Canceled, "close export", strings.Join(names, ", "), -1, deafStorage)
 }
 
-// endNow withdraws an export and ends it.
-func (e *export) endNow(ctx context.Context) error {
-	if err := e.control.lock(ctx); err != nil {
+// endNow withdraws an export and ends it. Who changes it just now is waited for as
+// long as there is time to flush it.
+func (e *export) endNow(ctx, late context.Context) error {
+	if err := e.control.lock(late); err != nil {
 		return block.Wrap(err, "close export", e.name, -1)
 	}
 	defer e.control.unlock()

@@ -99,3 +99,18 @@ func TestReloadWithoutWhatNeverOpened(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 }
+
+// An attempt that comes after the one that has opened the image, although that one was
+// given up, leaves everything as it is.
+func TestOpenedIsNotOpenedAgain(t *testing.T) {
+	h := newHouse(t, nil)
+	h.add(spec.Spec{Name: "a", URL: h.image("a.img", 1), ReadOnly: true}) // without a lock against a second one
+	e, err := h.find("test", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := e.stack
+	if !e.tryOpen(t.Context()) || e.stack != before || !h.serves("a")() {
+		t.Error("the image was opened again")
+	}
+}

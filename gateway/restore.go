@@ -266,13 +266,19 @@ func (e *export) attempted() {
 	}
 }
 
+func (e *export) isOpen() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.stack != nil
+}
+
 // tryOpen tries to open an export once. It reports whether that is the end of it.
 func (e *export) tryOpen(ctx context.Context) (done bool) {
 	if e.control.lock(ctx) != nil {
 		return true
 	}
 	defer e.control.unlock()
-	if e.ended() || ctx.Err() != nil {
+	if e.ended() || e.isOpen() || ctx.Err() != nil { // open: by an attempt that was given up and came through
 		return true
 	}
 	err := e.open(ctx)

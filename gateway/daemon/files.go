@@ -90,6 +90,9 @@ func (f *files) mount() error {
 	}
 	err = errors.Join(d.notifier.StoreFD(storedMount, f.fs.FD()), d.notifier.StoreFD(storedState, m.fd()))
 	if err != nil {
+		for _, name := range []string{storedMount, storedState} { // one of them may be there
+			d.tell(d.notifier.RemoveFD(name))
+		}
 		return errors.Join(err, m.close())
 	}
 	f.device = mountedAt(f.fs.Dir()).device

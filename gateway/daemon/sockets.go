@@ -137,6 +137,7 @@ func (k *keeper) dropStored(exports []gateway.Status) {
 			continue
 		}
 		if a, err := endpoint.Parse(place(s)); err == nil {
+			k.give(-1) // it has a place in the store, which Close gives back
 			_ = (&kept{Listener: s.Listener, keeper: k, address: a, name: s.Name}).Close()
 		}
 	}
