@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -115,5 +116,25 @@ func TestOthersMountIsLeft(t *testing.T) {
 				t.Errorf("the other mount, after the end: %v", err)
 			}
 		})
+	}
+}
+
+// TestStoppedMountIsInTheWay: somebody's mount whose server does not answer is left, and
+// nobody waits for it.
+func TestStoppedMountIsInTheWay(t *testing.T) {
+	dir := t.TempDir()
+	image, _ := imageFile(t, t.TempDir(), "disk", 1<<20)
+	server := lab.Start(t, lab.Sluice(t), "serve", image, "--fuse", dir)
+	server.Ready()
+	server.Signal(unix.SIGSTOP)
+	t.Cleanup(func() { server.Signal(unix.SIGCONT) })
+	for _, args := range [][]string{
+		{"daemon", "--state", t.TempDir(), "--api", "unix:" + lab.Socket(t), "--nbd", "unix:" + lab.Socket(t), "--fuse", dir, "--metrics", "none"},
+		{"serve", "mem://1M", "--fuse", dir},
+	} {
+		p := lab.Start(t, lab.Sluice(t), args...)
+		if err := p.WaitFor(30 * time.Second); err == nil || !strings.Contains(p.Output(), "something is mounted there already") {
+			t.Errorf("%v: %v\n%s", args, err, p.Output())
+		}
 	}
 }

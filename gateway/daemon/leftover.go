@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"bufio"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,8 +21,7 @@ func (d *daemon) cleanUp(dir string) error {
 	if mountedAt(dir).kind != sluiceType {
 		return nil
 	}
-	var st unix.Statx_t // what is cached does not count
-	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_FORCE_SYNC, unix.STATX_TYPE, &st); !errors.Is(err, unix.ENOTCONN) {
+	if !fusefs.Dead(dir) {
 		return nil
 	}
 	d.Log.Warn("unmounting what an earlier daemon left behind", "mount", dir)
