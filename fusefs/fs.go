@@ -187,6 +187,9 @@ func (fs *FS) ID(name string) (uint64, error) {
 	return f.ID, nil
 }
 
+// Has reports whether there is a file of that name, which nobody takes away.
+func (fs *FS) Has(name string) bool { return fs.tree.named(name) != nil }
+
 // OpenCount is how many times a file is open. After Resume an opening from before
 // counts from its first use on; Remove knows of all.
 func (fs *FS) OpenCount(name string) (int, error) {

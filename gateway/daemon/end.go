@@ -36,7 +36,7 @@ func (d *daemon) close(cut context.Context) error {
 	if d.keeper != nil && d.stores() {
 		d.keeper.leave()
 	}
-	errs := []error{files.leave(ctx)}
+	errs := []error{d.within(ctx, "the mount", func() error { return files.leave(ctx) })}
 	if d.gw != nil {
 		errs = append(errs, d.gw.Close(ctx))
 	}
