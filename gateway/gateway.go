@@ -117,7 +117,7 @@ func (g *Gateway) Serve(l net.Listener) error {
 }
 
 // URIs are where the export of that name is found by NBD clients, at the
-// gateway's own sockets.
+// gateway's own sockets, in order of the text: unix sockets first.
 func (g *Gateway) URIs(name string) []string {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
@@ -125,6 +125,7 @@ func (g *Gateway) URIs(name string) []string {
 	for _, l := range g.listeners {
 		uris = append(uris, endpoint.URI(l.Addr(), name, g.tls()))
 	}
+	slices.Sort(uris) // listeners come in any order
 	return uris
 }
 
