@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -9,10 +10,17 @@ import (
 )
 
 // Close unmounts and returns when no request is in any device. A file system that
-// is in use goes out of the way at once: requests in flight are waited for, later
-// ones fail. The devices stay open, and are not flushed. A second Close does
-// nothing.
+// is in use goes out of the way at once: requests in flight are told to give up, and
+// waited for; later ones fail. The devices stay open, and are not flushed. A second
+// Close does nothing.
 func (fs *FS) Close() error {
+	now, end := context.WithCancel(context.Background())
+	end()
+	return fs.close(now)
+}
+
+// close is Close that tells requests in flight to give up when ctx ends.
+func (fs *FS) close(ctx context.Context) error {
 	fs.control.Lock()
 	if fs.state == closed {
 		fs.control.Unlock()
@@ -21,14 +29,19 @@ func (fs *FS) Close() error {
 	was := fs.state
 	fs.state = closed
 	fs.control.Unlock()
+	defer context.AfterFunc(ctx, fs.giveUp)()
+	if ctx.Err() != nil { // not some time later
+		fs.giveUp()
+	}
 	var err error
 	if was != detached {
 		err = fs.leaveMount(was)
 	}
 	fs.emptyOut()
+	fs.departed.Wait()
+	fs.telling.Wait()
 	fs.loop.end()
 	fs.interrupts.end()
-	fs.departed.Wait()
 	_ = unix.Close(fs.loop.dev.fd) // all there was to say has been said
 	if fs.loop.finished != nil {
 		fs.loop.stop.close()
@@ -61,8 +74,14 @@ func (fs *FS) emptyOut() {
 	for _, f := range fs.tree.all() {
 		_, _ = f.opens.shut(true) // nobody is refused
 		fs.tree.hide(f)
-		f.ended.end()
 		fs.await(f)
+	}
+}
+
+// giveUp tells all requests in flight to end.
+func (fs *FS) giveUp() {
+	for _, f := range fs.tree.known() {
+		f.ended.end()
 	}
 }
 

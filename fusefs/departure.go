@@ -44,6 +44,41 @@ func (fs *FS) depart(name string, force bool) (*departure, error) {
 	return fs.await(f), nil
 }
 
+// InFlight is how many requests are in a file's device, which may have been taken
+// away. It is 0 after Detach: they are the next process' to answer.
+func (fs *FS) InFlight(name string) (n int) {
+	fs.control.Lock()
+	defer fs.control.Unlock()
+	for _, f := range fs.all(name) {
+		n += int(f.gate.Inside())
+	}
+	return n
+}
+
+// GiveUp tells those requests to end, for a process that is about to end.
+func (fs *FS) GiveUp(name string) {
+	fs.control.Lock()
+	defer fs.control.Unlock()
+	for _, f := range fs.all(name) {
+		f.ended.end()
+	}
+}
+
+// all gives the file of a name and the one that is being taken away, those that are
+// there. The caller holds control.
+func (fs *FS) all(name string) (list []*file) {
+	if fs.handedOn {
+		return nil
+	}
+	if d := fs.departures[name]; d != nil {
+		list = append(list, d.file)
+	}
+	if f := fs.tree.named(name); f != nil {
+		list = append(list, f)
+	}
+	return list
+}
+
 // departing finds a departure that has begun. The caller holds control.
 func (fs *FS) departing(name string) (*departure, error) {
 	if d := fs.departures[name]; d != nil {
@@ -109,8 +144,8 @@ func (fs *FS) await(f *file) *departure {
 	return d
 }
 
-// tell tells the kernel something, unless the mount is being left. Detach waits for
-// it, since the kernel may have to ask us for it.
+// tell tells the kernel something, unless the mount is being left. Who leaves it waits
+// for that before serving ends, since the kernel may have to ask us for it.
 func (fs *FS) tell(notify func()) {
 	fs.control.Lock()
 	now := fs.state == serving
@@ -145,26 +180,35 @@ func (fs *FS) tellChanged(f *file, from int64) {
 
 // Resized tells clients of the size that the file's device has now. When it
 // returns they see it, open files included.
+//
+// A smaller file's pages are written first (of mmap), which waits for its device;
+// nothing but Resized does.
 func (fs *FS) Resized(name string) error {
-	fs.control.Lock()
-	defer fs.control.Unlock()
-	f, err := fs.find("resize", name)
+	f, before, err := fs.takeSize(name)
 	if err != nil {
 		return err
 	}
-	size := f.Device.Info().Size
-	before := f.size.Swap(size)
-	f.touch()
-	if fs.state != serving {
-		return nil
-	}
 	from := int64(-1) // the attributes alone
-	if size < before {
+	if f.size.Load() < before {
 		from = 0
 	}
-	fs.tellChanged(f, from)
-	// The kernel knows the new size when it has asked for it; so make it ask.
-	var st unix.Statx_t
-	_ = unix.Statx(unix.AT_FDCWD, filepath.Join(fs.cfg.Dir, name), unix.AT_STATX_FORCE_SYNC, unix.STATX_SIZE, &st)
+	fs.tell(func() {
+		fs.tellChanged(f, from)
+		// The kernel knows the new size when it has asked for it; so make it ask.
+		var st unix.Statx_t
+		_ = unix.Statx(unix.AT_FDCWD, filepath.Join(fs.cfg.Dir, name), unix.AT_STATX_FORCE_SYNC, unix.STATX_SIZE, &st)
+	})
 	return nil
+}
+
+// takeSize gives a file the size of its device.
+func (fs *FS) takeSize(name string) (f *file, before int64, err error) {
+	fs.control.Lock()
+	defer fs.control.Unlock()
+	if f, err = fs.find("resize", name); err != nil {
+		return nil, 0, err
+	}
+	before = f.size.Swap(f.Device.Info().Size)
+	f.touch()
+	return f, before, nil
 }

@@ -26,16 +26,17 @@ func Ended(fd int) bool {
 // closeWait is how long Close has when no more time is left for requests.
 const closeWait = 500 * time.Millisecond
 
-// CloseWithin is Close for a process that is about to end. When ctx ends first, and
-// half a second has not helped, it fails with Canceled: requests are still in a
-// device, and so is Close, which goes on by itself. The mount is taken away all the same, so that clients get errors and
+// CloseWithin is Close for a process that is about to end. Requests in flight have
+// until ctx ends, and are told to give up then. When half a second has not helped, it
+// fails with Canceled: requests are still in a device, and so is Close, which goes on
+// by itself. The mount is taken away all the same, so that clients get errors and
 // nothing dead is left behind; one that was detached stays for the next process.
 func (fs *FS) CloseWithin(ctx context.Context) error {
 	fs.control.Lock()
 	leaves := fs.state != detached && fs.state != closed
 	fs.control.Unlock()
 	ended := make(chan error, 1)
-	go func() { ended <- fs.Close() }()
+	go func() { ended <- fs.close(ctx) }()
 	select {
 	case err := <-ended:
 		return err

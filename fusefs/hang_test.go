@@ -24,6 +24,8 @@ func newScripted(size int64) *scripted {
 }
 
 func (d *scripted) Info() block.Info {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return block.Info{Size: d.size, Block: block.BlockSize{Min: d.min, Preferred: 4096}, Caps: d.caps}
 }
 

@@ -27,13 +27,6 @@ const lastFlush = 30 * time.Second
 // the other exports are not kept by it. The error names the images that could not be
 // flushed or closed.
 func (g *Gateway) Close(cut context.Context) error {
-	g.mu.Lock()
-	g.closing = true
-	g.mu.Unlock()
-	g.cancel() // exports that are being opened
-	if n := g.srv.Connections(); n > 0 {
-		g.cfg.Log.Info("draining", "connections", n)
-	}
 	ctx, done := g.limited(cut)
 	defer done()
 	g.sendAway(ctx)
@@ -48,6 +41,14 @@ func (g *Gateway) Close(cut context.Context) error {
 	}
 	g.events.close()
 	return err
+}
+
+// SendAway does the first part of Close, for a caller who has other clients to send
+// away at the same time: those of the mount.
+func (g *Gateway) SendAway(cut context.Context) {
+	ctx, done := g.limited(cut)
+	defer done()
+	g.sendAway(ctx)
 }
 
 // limited bounds a drain.
@@ -76,12 +77,19 @@ func after(ctx context.Context, d time.Duration) (context.Context, context.Cance
 // sendAway ends all clients. Where a device does not return they are not gone,
 // whatever they are told.
 func (g *Gateway) sendAway(ctx context.Context) {
+	g.mu.Lock()
+	g.closing = true
+	g.mu.Unlock()
+	g.cancel() // exports that are being opened
+	if n := g.srv.Connections(); n > 0 {
+		g.cfg.Log.Info("draining", "connections", n)
+	}
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
 		var cutting sync.WaitGroup
 		for _, e := range g.all() {
-			if e.held() {
+			if e.waits() {
 				cutting.Go(func() { e.cut(ctx) })
 			}
 		}

@@ -123,12 +123,15 @@ func (e *export) fail() {
 	e.letIn()
 }
 
-// held reports whether requests wait for the storage.
-func (e *export) held() bool {
+// waits reports whether requests wait for the storage.
+func (e *export) waits() bool {
 	e.mu.Lock()
-	st := e.stack
+	st, a := e.stack, e.awaited
 	e.mu.Unlock()
-	return st != nil && st.hold.State().Status == hold.Held
+	if st != nil {
+		return st.hold.State().Status == hold.Held
+	}
+	return a != nil
 }
 
 // size is that of the image; while it is not open, that of the last time, 0 where
@@ -145,7 +148,7 @@ func (e *export) size() int64 {
 // patienceHeld is how long the end of a process waits for a storage that is away.
 const patienceHeld = time.Second
 
-// cut sends clients away whose requests wait for the storage.
+// cut sends clients away whose requests wait for the storage, those of its file too.
 func (e *export) cut(ctx context.Context) {
 	ctx, done := context.WithTimeout(ctx, patienceHeld)
 	defer done()
@@ -153,6 +156,14 @@ func (e *export) cut(ctx context.Context) {
 	own := e.own
 	e.mu.Unlock()
 	_ = errors.Join(e.gw.srv.End(ctx, e.name), own.end(ctx)) // it is what was meant to happen
+	files := e.gw.files.Load()
+	if files == nil || files.InFlight(e.name) == 0 {
+		return
+	}
+	<-ctx.Done()
+	if e.waits() {
+		files.GiveUp(e.name)
+	}
 }
 
 // set changes the state; e.mu is held.

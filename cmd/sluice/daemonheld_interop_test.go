@@ -3,9 +3,12 @@
 package main
 
 import (
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,5 +56,49 @@ func TestForceEndsAHeldWriter(t *testing.T) {
 	}
 	if err := d.proc.Stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEndBesideAHeldWriter: a FUSE client whose storage is away keeps NBD clients of
+// other exports from nothing, and the end of the daemon from no more than a moment of
+// the 30 seconds that it may take.
+func TestEndBesideAHeldWriter(t *testing.T) {
+	file, mount := filepath.Join(t.TempDir(), "c.toml"), t.TempDir()
+	if err := os.WriteFile(file, []byte("allow_faults = true\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := newDaemonAt(t, "--config", file, "--fuse", mount)
+	d.add("held", 1, spec.Settings{Faults: []string{"any:error=transient"}})
+	d.add("fine", 1, spec.Settings{})
+	writer := lab.Start(t, "dd", "if=/dev/zero", "of="+filepath.Join(mount, "held"), "bs=4k", "count=1", "oflag=direct", "conv=notrunc")
+	d.awaitState("held", gateway.Held)
+	client, err := net.Dial("unix", d.at("nbd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	if _, err := io.ReadFull(client, make([]byte, 18)); err != nil { // the greeting
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	d.proc.Signal(syscall.SIGTERM)
+	if n, err := io.Copy(io.Discard, client); n > 0 || err != nil {
+		t.Errorf("the NBD client got %d bytes, %v", n, err)
+	}
+	select {
+	case <-writer.Done():
+		t.Error("the NBD client was sent away after the FUSE client")
+	default:
+	}
+	if err := d.proc.Wait(); err == nil || !strings.Contains(d.proc.Output(), "flush held") {
+		t.Errorf("the end: %v, %s", err, d.proc.Output())
+	}
+	took := time.Since(begin)
+	t.Logf("it took %v", took)
+	if took > 20*time.Second {
+		t.Error("it waited for the storage")
+	}
+	if err := writer.Wait(); err == nil || !strings.Contains(writer.Output(), "Input/output error") {
+		t.Errorf("the writer: %v, %s", err, writer.Output())
 	}
 }

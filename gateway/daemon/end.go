@@ -36,7 +36,12 @@ func (d *daemon) close(cut context.Context) error {
 	if d.keeper != nil && d.stores() {
 		d.keeper.leave()
 	}
-	errs := []error{d.within(ctx, "the mount", func() error { return files.leave(ctx) })}
+	left := make(chan error, 1)
+	go func() { left <- d.within(ctx, "the mount", func() error { return files.leave(ctx) }) }()
+	if d.gw != nil && !files.kept() { // those of one that is kept must not be answered first
+		d.gw.SendAway(ctx)
+	}
+	errs := []error{<-left}
 	if d.gw != nil {
 		errs = append(errs, d.gw.Close(ctx))
 	}

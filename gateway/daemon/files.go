@@ -197,6 +197,9 @@ func (f *files) serve() error {
 	return f.fs.Serve()
 }
 
+// kept reports whether the service manager keeps the mount for the next process.
+func (f *files) kept() bool { return f.mounted() && f.memory != nil }
+
 // detachWait is how long the end waits for requests of FUSE clients, where the next
 // process answers those that take longer.
 const detachWait = 2 * time.Second
