@@ -81,7 +81,7 @@ func (fs *FS) run(r *reader, f *file, req request) {
 		fs.refuse(r, f, j)
 		return
 	}
-	fs.loop.cover()
+	fs.loop.cover(r, &j.req)
 	fs.workOff(r, f, j)
 }
 
@@ -118,6 +118,7 @@ func (j *job) drop() {
 // it.
 func (fs *FS) workOff(r *reader, f *file, j *job) {
 	for j != nil {
+		r.fit(&fs.loop, &j.req)
 		fs.carryOut(r, f, j)
 		next, idle := f.work.next(j)
 		for range idle {
@@ -235,6 +236,8 @@ func (f *file) store(p []byte, off int64, durable bool) error {
 
 // flush makes everything written durable.
 func (f *file) flush() error {
+	f.flushes.Add(1) // until it is known what came of it
+	defer f.flushes.Add(-1)
 	f.unsynced.Store(false) // before: a write that comes meanwhile sets it again
 	err := f.dev.Flush(&f.ended)
 	if err != nil {
@@ -252,8 +255,10 @@ func (f *file) flushWritten() error {
 	return f.flush()
 }
 
-// clean: there is nothing to flush.
-func (f *file) clean() bool { return f.readOnly || !f.unsynced.Load() && !f.pass.active() }
+// clean: there is nothing to flush, and nothing is being flushed.
+func (f *file) clean() bool {
+	return f.readOnly || !f.unsynced.Load() && f.flushes.Load() == 0 && !f.pass.active()
+}
 
 // refusal is an error that says something of the request, not of the device. It
 // is not logged.

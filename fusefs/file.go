@@ -54,6 +54,7 @@ type file struct {
 	modified atomic.Int64 // last write, nanoseconds since 1970
 	changed  atomic.Int64 // ctime
 	unsynced atomic.Bool  // written since the last flush
+	flushes  atomic.Int32 // under way
 	opens    openings
 	gate     gate.Gate // requests in the device; Remove closes it
 	ended    ending    // what a device is told when the file is taken away

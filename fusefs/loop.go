@@ -16,12 +16,13 @@ import (
 
 // The way of a request:
 //
-//  1. a reader takes it from /dev/fuse into its own buffer (loop.go)
+//  1. a reader takes it from /dev/fuse into its buffer (loop.go, intake.go)
 //  2. what is on the data path is parsed, its file is found and entered (data.go)
 //  3. a read of bytes that are in memory, and a write that cannot wait, are
 //     carried out at once and answered from the same buffer (data.go)
 //  4. before anything that may wait the reader makes sure that another one reads
-//     on; the file lets so many wait at a time and queues the rest (work.go)
+//     on, to which it leaves its buffer if it needs little (intake.go); the file lets
+//     so many wait at a time and queues the rest (work.go)
 //  5. the device moves the bytes from or to the reader's buffer, page aligned;
 //     the reply leaves with one write (data.go, zero.go, seek.go, copy.go)
 //  6. all else is answered by go-fuse's ProtocolServer (metadata.go)
@@ -50,7 +51,8 @@ type loop struct {
 	leaving  atomic.Bool // they are to end
 	stop     stop        // tells the one that waits
 	mute     atomic.Bool // what is not answered yet is the next process' to answer
-	spare    sync.Pool   // *reader
+	spare    sync.Pool   // *reader, without a buffer
+	intakes  sync.Pool   // *intake
 	running  sync.WaitGroup
 	finished chan struct{} // closed when nothing is read any more; requests may still be in devices
 	finish   sync.Once
@@ -59,7 +61,9 @@ type loop struct {
 
 // reader is one goroutine's place: one request at a time is in it.
 type reader struct {
-	buf  []byte         // lead + maxWrite bytes, page aligned at lead
+	in   *intake        // nil when it has moved out, or takes none
+	own  *buffer.Buffer // instead, while it waits
+	buf  []byte         // the bytes of either
 	head fuse.OutHeader // of a reply without bytes
 	out  [outHeaderSize + 8]byte
 	from [2][]byte     // what ProtocolServer takes slices of
@@ -71,13 +75,14 @@ func (l *loop) newReader() *reader {
 	if r, ok := l.spare.Get().(*reader); ok {
 		return r
 	}
-	whole := make([]byte, lead+lead+l.maxWrite)
-	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(whole)))) & (lead - 1)
-	return &reader{buf: whole[skip : skip+lead+l.maxWrite]}
+	return new(reader)
 }
 
-// bytes is room for n bytes of a read.
-func (r *reader) bytes(n int64) []byte { return r.buf[lead : lead+n] }
+// putBack ends a reader.
+func (l *loop) putBack(r *reader) {
+	r.drop(l)
+	l.spare.Put(r)
+}
 
 // start begins to read requests.
 func (l *loop) start() error {
@@ -107,7 +112,7 @@ func (l *loop) lend(f func(*reader)) {
 		defer l.running.Done()
 		defer l.retired()
 		r := l.newReader()
-		defer l.spare.Put(r)
+		defer l.putBack(r)
 		f(r)
 	}()
 }
@@ -120,9 +125,10 @@ func (l *loop) retired() {
 }
 
 // cover makes sure that somebody waits for requests, since the caller is about
-// to wait for something else.
-func (l *loop) cover() {
+// to wait for something else: for this one, which it may move.
+func (l *loop) cover(r *reader, req *request) {
 	if !l.leaving.Load() && l.again() {
+		r.move(l, req)
 		l.spawn()
 	}
 }
@@ -135,8 +141,9 @@ func (l *loop) read() {
 	defer l.running.Done()
 	defer l.retired()
 	r := l.newReader()
-	defer l.spare.Put(r)
+	defer l.putBack(r)
 	for {
+		r.take(l)
 		in, err := l.next(r)
 		if err != nil {
 			l.leaving.Store(true)

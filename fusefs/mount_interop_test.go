@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -94,13 +93,6 @@ func opened(t testing.TB, path string, flags int) *os.File {
 	}
 	t.Cleanup(func() { _ = f.Close() })
 	return f
-}
-
-func random(n int) []byte {
-	p := make([]byte, n)
-	r := rand.NewChaCha8([32]byte{1})
-	_, _ = r.Read(p)
-	return p
 }
 
 func TestBytesGoThere(t *testing.T) {

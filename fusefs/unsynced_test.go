@@ -48,3 +48,26 @@ func TestCloseFlushesWhatAFlushDidNotCover(t *testing.T) {
 		}
 	}
 }
+
+// Nor is a close told that all is well while it is not known what came of a flush.
+func TestCloseDoesNotOvertakeAFlush(t *testing.T) {
+	d, hold := newScripted(1<<20), make(chan struct{})
+	f := newFile(File{Name: "disk", Device: d}, 1)
+	if err := f.store(make([]byte, 512), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	<-d.calls
+	d.set(block.Errorf(block.IO, "flush", "disk", -1, "lost"), hold)
+	flushed := make(chan error)
+	go func() { flushed <- f.flush() }()
+	<-d.calls
+	closed := make(chan error)
+	go func() { closed <- f.flushWritten() }()
+	<-d.calls // it does not end without the device
+	close(hold)
+	for _, ended := range []chan error{flushed, closed} {
+		if err := <-ended; block.KindOf(err) != block.IO {
+			t.Errorf("%v", err)
+		}
+	}
+}
