@@ -1,11 +1,7 @@
 package fusefs
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -153,31 +149,4 @@ func (fs *FS) letGo(c client) {
 		j.drop()
 		c.file.leave()
 	}
-}
-
-const (
-	statFlags   = 6  // fields of /proc/PID/stat, counted from the state on
-	statSignals = 28 // those pending for the thread
-	exiting     = 4  // PF_EXITING
-)
-
-// dying reports whether a thread is being killed: SIGKILL is pending for it, which
-// is also how the kernel ends the threads of a process that another deadly signal
-// hit; or it is closing its files on its way out. The file that is asked waits for
-// none of the process' locks.
-func dying(pid uint32) bool {
-	if pid == 0 {
-		return false
-	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil { // it is gone, or not ours to see
-		return false
-	}
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(fields) <= statSignals {
-		return false
-	}
-	flags, err1 := strconv.ParseUint(string(fields[statFlags]), 10, 64)
-	pending, err2 := strconv.ParseUint(string(fields[statSignals]), 10, 64)
-	return err1 == nil && err2 == nil && (flags&exiting != 0 || pending&(1<<(unix.SIGKILL-1)) != 0)
 }

@@ -146,6 +146,9 @@ func patterned(t *testing.T, b byte, n int) (path string) {
 func TestClientOfHangingDeviceCanBeKilled(t *testing.T) {
 	lab.Need(t, "dd")
 	const n = 256 << 10
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil { // none is to be left here
+		t.Fatal(err)
+	}
 	ones := patterned(t, 1, n)
 	fs := mounted(t)
 	quick := add(t, fs, File{Name: "quick", Device: memDevice(t, "1M")})
@@ -161,6 +164,8 @@ func TestClientOfHangingDeviceCanBeKilled(t *testing.T) {
 		{"read", syscall.SIGTERM, []string{"if=" + path, "of=/dev/null"}},
 		{"write", syscall.SIGKILL, []string{"if=" + ones, "of=" + path, "oflag=direct", "conv=notrunc"}},
 		{"write", syscall.SIGTERM, []string{"if=" + ones, "of=" + path, "conv=notrunc,fsync"}},
+		{"read", syscall.SIGQUIT, []string{"if=" + path, "of=/dev/null"}},
+		{"write", syscall.SIGABRT, []string{"if=" + ones, "of=" + path, "conv=notrunc,fsync"}},
 		{"flush", syscall.SIGKILL, []string{"if=" + ones, "of=" + path, "conv=notrunc,fsync"}},
 		{"flush", syscall.SIGKILL, []string{"if=" + ones, "of=" + path, "conv=notrunc"}}, // waits in close
 	} {
