@@ -165,8 +165,11 @@ func (fs *FS) passThrough(f *file) {
 			fs.log.Info("no passthrough: the file is served in the ordinary way", "file", f.Name, "err", err)
 		}
 	}
-	if known != 0 && !f.pass.active() {
-		fs.loop.dev.closeBacking(known)
+	if now, on := f.pass.backing(); known.ID != 0 && (!on || now != known) {
+		if on {
+			fs.log.Warn("the image is another file than before: clients that have it open from before go on with that one", "file", f.Name)
+		}
+		fs.loop.dev.closeBacking(known.ID)
 	}
 }
 

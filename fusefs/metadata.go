@@ -52,8 +52,8 @@ func (m *metadata) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 		return fuse.EROFS
 	}
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
-	if id, ok := f.pass.backing(); ok {
-		out.OpenFlags, out.BackingID = fuse.FOPEN_PASSTHROUGH, id
+	if l, ok := f.pass.backing(); ok {
+		out.OpenFlags, out.BackingID = fuse.FOPEN_PASSTHROUGH, l.ID
 	}
 	if in.Flags&syscall.O_ACCMODE == syscall.O_RDONLY {
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH // there is nothing of its own to flush

@@ -93,7 +93,7 @@ type agreement struct {
 	Init    []byte           `json:"init"`    // the kernel's FUSE_INIT
 	Reply   []byte           `json:"reply"`   // our answer, without header
 	Dev     uint64           `json:"dev"`     // st_dev of the mount
-	Backing map[uint64]int32 `json:"backing"` // the kernel's numbers of passthrough files, by ID
+	Backing map[uint64]local `json:"backing"` // what the kernel has of passthrough files, by their ID
 }
 
 // greet answers the kernel's first request.

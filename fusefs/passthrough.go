@@ -3,6 +3,7 @@ package fusefs
 import (
 	"fmt"
 	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -26,15 +27,21 @@ const (
 type passthrough struct {
 	mu     sync.Mutex // guards the rest
 	on     bool
-	id     int32 // by which the kernel knows the local file
+	local  local
 	pinned block.FileRange
 }
 
-// backing gives the kernel's number of the local file.
-func (p *passthrough) backing() (id int32, ok bool) {
+// local is a file that the kernel reads and writes.
+type local struct {
+	ID       int32 // by which the kernel knows it
+	Dev, Ino uint64
+}
+
+// backing gives the local file.
+func (p *passthrough) backing() (l local, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.id, p.on
+	return p.local, p.on
 }
 
 func (p *passthrough) active() bool {
@@ -43,57 +50,58 @@ func (p *passthrough) active() bool {
 }
 
 // status is what the local file says of itself: when it was written last
-// (nanoseconds since 1970), and its blocks of 512 bytes.
+// (nanoseconds since 1970), and its blocks of 512 bytes. Where it lies on a server,
+// that is not asked, since the reader of all requests would wait for it.
 func (p *passthrough) status() (modified int64, blocks uint64, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var st unix.Stat_t
-	if !p.on || unix.Fstat(p.pinned.FD, &st) != nil {
+	var st unix.Statx_t
+	const flags = unix.AT_EMPTY_PATH | unix.AT_STATX_DONT_SYNC
+	if !p.on || unix.Statx(p.pinned.FD, "", flags, unix.STATX_MTIME|unix.STATX_BLOCKS, &st) != nil {
 		return 0, 0, false
 	}
-	return st.Mtim.Nano(), uint64(st.Blocks), true
+	return st.Mtime.Sec*int64(time.Second) + int64(st.Mtime.Nsec), st.Blocks, true
 }
 
-// register pins the device's file and makes it known to the kernel. known is the
-// number that the kernel has for it from a process before, 0 without one: as long
-// as a client has the file open, no other number will do.
-func (p *passthrough) register(dev device, f *file, known int32) error {
-	r, err := pinWhole(f)
+// register pins the device's file and makes it known to the kernel. known is what a
+// process before has made known: as long as a client has the file open, no other
+// number will do. It is of no use when the image is another file by now.
+func (p *passthrough) register(dev device, f *file, known local) error {
+	r, l, err := pinWhole(f)
 	if err != nil {
 		return err
 	}
-	id := known
-	if id == 0 {
-		if id, err = dev.openBacking(r.FD); err != nil {
+	if l.ID = known.ID; l != known || l.ID == 0 {
+		if l.ID, err = dev.openBacking(r.FD); err != nil {
 			f.dev.Ranger.UnpinRange(r)
 			return err
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.on, p.id, p.pinned = true, id, r
+	p.on, p.local, p.pinned = true, l, r
 	return nil
 }
 
 // pinWhole pins the file that a device is a plain view of.
-func pinWhole(f *file) (block.FileRange, error) {
-	if f.dev.Ranger == nil {
-		return block.FileRange{}, block.Errorf(block.Unsupported, "pass through", f.Name, -1, "the device is not a local file")
-	}
+func pinWhole(f *file) (r block.FileRange, l local, err error) {
+	var ok bool
 	size := f.size.Load()
-	r, ok := f.dev.Ranger.PinRange(0, size)
+	if f.dev.Ranger != nil {
+		r, ok = f.dev.Ranger.PinRange(0, size)
+	}
 	if !ok {
-		return r, block.Errorf(block.Unsupported, "pass through", f.Name, -1, "the device is not a local file")
+		return r, l, block.Errorf(block.Unsupported, "pass through", f.Name, -1, "the device is not a local file")
 	}
 	var st unix.Stat_t
-	err := unix.Fstat(r.FD, &st)
+	err = unix.Fstat(r.FD, &st)
 	if err == nil && (r.Off != 0 || r.Len != size || st.Size != size || st.Mode&unix.S_IFMT != unix.S_IFREG) {
 		err = block.Errorf(block.Unsupported, "pass through", f.Name, -1, "the device is not the whole of one local file")
 	}
 	if err != nil {
 		f.dev.Ranger.UnpinRange(r)
 	}
-	return r, err
+	return r, local{Dev: st.Dev, Ino: st.Ino}, err
 }
 
 // release ends what register began.
@@ -104,7 +112,7 @@ func (p *passthrough) release(dev device, f *file) {
 		return
 	}
 	p.on = false
-	dev.closeBacking(p.id)
+	dev.closeBacking(p.local.ID)
 	f.dev.Ranger.UnpinRange(p.pinned)
 }
 

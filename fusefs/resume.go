@@ -28,11 +28,11 @@ func (fs *FS) State() ([]byte, error) {
 	fs.control.Lock()
 	defer fs.control.Unlock()
 	s := fs.agreed
-	s.Dev, s.Backing = fs.mountDev, map[uint64]int32{}
+	s.Dev, s.Backing = fs.mountDev, map[uint64]local{}
 	maps.Copy(s.Backing, fs.agreed.Backing) // of files that are not there yet
 	for _, f := range fs.tree.all() {
-		if id, ok := f.pass.backing(); ok {
-			s.Backing[f.ID] = id
+		if l, ok := f.pass.backing(); ok {
+			s.Backing[f.ID] = l
 		}
 	}
 	text, err := json.Marshal(s)
