@@ -18,12 +18,8 @@ const (
 // reader's buffer, and by zeroing where the source has zeroes.
 func (fs *FS) copyRange(r *reader, from *file, req *request) (int64, error) {
 	to := fs.tree.find(req.toNode)
-	if to == nil || !to.enter() {
+	if to == nil {
 		return 0, refusal(unix.EIO)
-	}
-	defer to.leave()
-	if to.work.fenced() { // then the kernel reads and writes, and the writes take their turn
-		return 0, refusal(unix.EXDEV)
 	}
 	if to.readOnly {
 		return 0, refusal(unix.EROFS)
@@ -37,11 +33,12 @@ func (fs *FS) copyRange(r *reader, from *file, req *request) (int64, error) {
 	var done, moved int64
 	for done < n && moved < copyMax && done < copyZeroMax {
 		step, zero, err := from.piece(r, req.off+done, min(n-done, copyZeroMax-done))
-		if err == nil && zero {
-			err = to.zero(req.toOff+done, step, block.MayUnmap)
-		} else if err == nil {
-			err = from.copyTo(to, r.bytes(step), req.off+done, req.toOff+done)
+		if err == nil && !zero {
+			err = from.read(r.bytes(step), req.off+done)
 			moved += step
+		}
+		if err == nil {
+			err = to.put(r, req.toOff+done, step, zero)
 		}
 		if err != nil {
 			if done > 0 {
@@ -74,9 +71,18 @@ func (f *file) piece(r *reader, off, n int64) (step int64, zero bool, err error)
 	return step, zero, nil
 }
 
-func (f *file) copyTo(to *file, p []byte, off, toOff int64) error {
-	if err := f.read(p, off); err != nil {
-		return err
+// put takes what was copied: n bytes of the reader's, or zeroes. The file is entered
+// for that alone, since it can be taken away while the source does not answer.
+func (f *file) put(r *reader, off, n int64, zero bool) error {
+	if !f.enter() {
+		return refusal(unix.EIO)
 	}
-	return to.store(p, toOff, false)
+	defer f.leave()
+	if f.work.fenced() { // then the kernel reads and writes, and the writes take their turn
+		return refusal(unix.EXDEV)
+	}
+	if zero {
+		return f.zero(off, n, block.MayUnmap)
+	}
+	return f.store(r.bytes(n), off, false)
 }

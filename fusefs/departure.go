@@ -21,7 +21,7 @@ func (fs *FS) depart(name string, force bool) (*departure, error) {
 	if f == nil {
 		fs.control.Lock()
 		defer fs.control.Unlock()
-		return fs.departing(name)
+		return fs.departing(name, force)
 	}
 	var sure answer
 	if f.opens.doubt && (!force || f.pass.active()) {
@@ -31,7 +31,7 @@ func (fs *FS) depart(name string, force bool) (*departure, error) {
 	fs.control.Lock()
 	defer fs.control.Unlock()
 	if fs.tree.named(name) != f { // somebody else was faster
-		return fs.departing(name)
+		return fs.departing(name, force)
 	}
 	if err := fs.shut(f, force, sure); err != nil {
 		return nil, err
@@ -79,9 +79,13 @@ func (fs *FS) all(name string) (list []*file) {
 	return list
 }
 
-// departing finds a departure that has begun. The caller holds control.
-func (fs *FS) departing(name string) (*departure, error) {
+// departing finds a departure that has begun, and tells what it waits for to end
+// where that is not what it began with. The caller holds control.
+func (fs *FS) departing(name string, force bool) (*departure, error) {
 	if d := fs.departures[name]; d != nil {
+		if force {
+			d.file.ended.end()
+		}
 		return d, nil
 	}
 	return nil, block.Errorf(block.NotFound, "remove file", name, -1, "there is no such file in %s", fs.cfg.Dir)
@@ -126,6 +130,9 @@ func (fs *FS) await(f *file) *departure {
 	fs.departed.Go(func() {
 		fs.tell(func() { fs.tellDeleted(f) })
 		_ = f.gate.Close(func() error { return nil })
+		for range f.opens.drop() { // those that are still open are closed without us
+			f.Observer.Open(-1)
+		}
 		// Not before: what is in the device holds locks that this takes.
 		fs.tell(func() { fs.tellChanged(f, 0) })
 		fs.control.Lock()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,5 +162,95 @@ func TestPutBackWhileOpen(t *testing.T) {
 	counts.awaitCount(t, fs, "disk", 0)
 	if err := fs.Remove(ctx, "disk", false); err != nil {
 		t.Errorf("nobody has it open any more: %v", err)
+	}
+}
+
+// A request whose client has gone keeps a file from going; force, later, ends it.
+func TestForceAfterARemovalThatWaits(t *testing.T) {
+	fs := mounted(t)
+	d, hold := newScripted(1<<20), make(chan struct{})
+	add(t, fs, File{Name: "disk", Device: d})
+	d.set(nil, hold)
+	disk := fs.tree.named("disk")
+	if !disk.enter() {
+		t.Fatal("it is not there")
+	}
+	flushed := make(chan error, 1)
+	go func() {
+		defer disk.leave()
+		flushed <- disk.flush()
+	}()
+	<-d.calls
+	ended, end := context.WithCancel(ctx)
+	end()
+	if err := fs.Remove(ended, "disk", false); block.KindOf(err) != block.Canceled {
+		t.Errorf("removed while its device is in use: %v", err)
+	}
+	if err := within(t, 10*time.Second, func() { close(hold) }, func() error { return fs.Remove(ctx, "disk", true) }); err != nil &&
+		block.KindOf(err) != block.NotFound {
+		t.Error(err)
+	}
+	if err := <-flushed; !errors.Is(err, context.Canceled) {
+		t.Errorf("the flush: %v", err)
+	}
+}
+
+// openingsSum is how many times files count as open.
+type openingsSum struct {
+	nobody
+	n *atomic.Int64
+}
+
+func (o openingsSum) Open(delta int) { o.n.Add(int64(delta)) }
+
+// Who has a file open while it is taken away by force is counted no more, and once
+// when the file is there again.
+func TestOpeningsOfATakenFile(t *testing.T) {
+	fs := mounted(t)
+	sum := openingsSum{n: new(atomic.Int64)}
+	file := File{Name: "disk", Device: memDevice(t, "1M"), ID: 99, Observer: sum}
+	path := add(t, fs, file)
+	f, idle := opened(t, path, os.O_RDWR), opened(t, path, os.O_RDWR)
+	if n := sum.n.Load(); n != 2 {
+		t.Errorf("open %d times", n)
+	}
+	if err := fs.Remove(ctx, "disk", true); err != nil {
+		t.Fatal(err)
+	}
+	if n := sum.n.Load(); n != 0 {
+		t.Errorf("taken away, and open %d times", n)
+	}
+	add(t, fs, file)
+	if _, err := f.ReadAt(make([]byte, 4096), 0); err != nil {
+		t.Error(err)
+	}
+	if n := sum.n.Load(); n != 1 {
+		t.Errorf("seen again, and open %d times", n)
+	}
+	if err := errors.Join(f.Close(), idle.Close()); err != nil {
+		t.Error(err)
+	}
+	until(t, "the last close", func() bool { return sum.n.Load() == 0 })
+}
+
+// The target of a copy can be taken away though the source does not answer.
+func TestTargetOfACopyThatHangs(t *testing.T) {
+	fs := mounted(t)
+	d := newHanging(t)
+	from := opened(t, add(t, fs, File{Name: "from", Device: d}), os.O_RDONLY)
+	to := opened(t, add(t, fs, File{Name: "to", Device: memDevice(t, "4M")}), os.O_RDWR)
+	d.hang("read")
+	copied := make(chan error, 1)
+	go func() {
+		_, err := unix.CopyFileRange(int(from.Fd()), nil, int(to.Fd()), nil, 1<<20, 0)
+		copied <- err
+	}()
+	<-d.calls
+	if err := within(t, 10*time.Second, d.release, func() error { return fs.Remove(ctx, "to", true) }); err != nil {
+		t.Error(err)
+	}
+	d.release()
+	if err := <-copied; !errors.Is(err, unix.EIO) {
+		t.Errorf("the copy: %v", err)
 	}
 }

@@ -31,6 +31,7 @@ type openings struct {
 	now  int                 // opened since it was added
 	seen map[handle]struct{} // from before, seen since then
 	gone bool                // the file is being taken away
+	over bool                // it is, and no opening counts any more
 }
 
 // own reports whether a handle was given out since the file was added.
@@ -78,6 +79,9 @@ func (o *openings) meet(h handle) bool {
 func (o *openings) close(h handle) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.over {
+		return false
+	}
 	if o.own(h) {
 		o.now--
 		return true
@@ -85,6 +89,15 @@ func (o *openings) close(h handle) bool {
 	_, known := o.seen[h]
 	delete(o.seen, h)
 	return known
+}
+
+// drop takes all openings away, and says how many there were.
+func (o *openings) drop() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.now + len(o.seen)
+	o.now, o.seen, o.over = 0, nil, true
+	return n
 }
 
 func (o *openings) count() int {
