@@ -106,8 +106,16 @@ func (d *daemon) fail(err error) {
 
 // open starts everything, in the order of the package comment.
 func (d *daemon) open(ctx context.Context) error {
+	if err := d.takeSockets(ctx); err != nil {
+		return err
+	}
+	return d.openWith(ctx)
+}
+
+// openWith is open with the sockets that were handed over.
+func (d *daemon) openWith(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.takeSockets, d.openState, d.openMetrics, d.openFiles, d.openGateway, d.openExports, d.listen, d.openAPI, d.settle, d.watch,
+		d.openState, d.openMetrics, d.openFiles, d.openGateway, d.claimSockets, d.openExports, d.listen, d.openAPI, d.settle, d.watch,
 	} {
 		if err := step(ctx); err != nil {
 			return err

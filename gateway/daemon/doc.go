@@ -7,8 +7,8 @@
 //	state, metrics    who else has the state is found out before anything else is touched
 //	files             mounted, or taken over from the process before
 //	gateway           no exports yet
-//	sockets           those that were handed over, then those of the configuration
 //	exports           of the state and of the configuration, each tried once
+//	sockets           those that were handed over, but for those of exports alone, then those of the configuration
 //	ready             FUSE requests that waited are served, the manager is told
 //
 // NBD clients are accepted before the exports are open, and wait for theirs.

@@ -24,9 +24,11 @@ type keeper struct {
 	notifier *endpoint.Notifier
 	handed   *endpoint.Handed
 
-	mu     sync.Mutex
-	room   int  // how many more descriptors the manager keeps
-	ending bool // sockets stay as they are
+	over <-chan struct{} // closed when the daemon is about to end
+
+	mu     sync.Mutex // guards all below, and handed.Stored
+	room   int        // how many more descriptors the manager keeps
+	ending bool       // sockets stay as they are
 }
 
 // reserved is how many descriptors of the manager's store are not for sockets.
@@ -50,7 +52,7 @@ func (d *daemon) takeSockets(context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.keeper = &keeper{notifier: d.notifier, handed: handed}
+	d.keeper = &keeper{notifier: d.notifier, handed: handed, over: d.ending}
 	if d.stores() {
 		d.keeper.room = storeSize() - reserved
 	}
@@ -143,9 +145,11 @@ func (k *keeper) dropStored(exports []gateway.Status) {
 	}
 }
 
-// listen opens a socket for NBD clients, or takes the one that was handed over.
+// listen opens a socket of an export's own, or takes the one that was handed over:
+// those of units, too, for claim has put them aside. It may be called by several
+// goroutines.
 func (k *keeper) listen(ctx context.Context, a endpoint.Address) (net.Listener, error) {
-	return k.listenAs(ctx, &k.handed.NBD, a)
+	return k.listenAs(ctx, new([]net.Listener), a)
 }
 
 func (k *keeper) listenAs(ctx context.Context, list *[]net.Listener, a endpoint.Address) (net.Listener, error) {
@@ -226,7 +230,7 @@ func (l *kept) Close() error {
 	l.keeper.mu.Lock()
 	ending := l.keeper.ending
 	l.keeper.mu.Unlock()
-	if ending {
+	if ending || l.isUnits() && l.keeper.ends() {
 		return l.leave()
 	}
 	l.once.Do(func() {
@@ -237,6 +241,22 @@ func (l *kept) Close() error {
 		l.keeper.give(1)
 	})
 	return l.Listener.Close()
+}
+
+// isUnits reports whether it is a unit's socket, which stays without a store, too.
+func (l *kept) isUnits() bool {
+	_, ok := l.Listener.(unitSocket)
+	return ok
+}
+
+// ends reports whether the daemon is about to end.
+func (k *keeper) ends() bool {
+	select {
+	case <-k.over:
+		return true
+	default:
+		return false
+	}
 }
 
 // leave closes our descriptor alone.
