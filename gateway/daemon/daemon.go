@@ -217,6 +217,7 @@ func (d *daemon) settle(ctx context.Context) error {
 	defer done()
 	d.gw.Settled(ctx)
 	d.keeper.dropStored(d.gw.List())
+	d.serving.Go(d.tidy)
 	return nil
 }
 

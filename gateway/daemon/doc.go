@@ -19,8 +19,8 @@
 // connection, the listening sockets) is left as it is: clients do not see the end,
 // they wait.
 //
-// Run's goroutine owns everything; a goroutine for each listener, and one that waits
-// for the end of the mount, end with it. Who unmounts from outside ends the mount
+// Run's goroutine owns everything; a goroutine for each listener, one that waits for
+// the end of the mount, and one for removals of exports, end with it. Who unmounts from outside ends the mount
 // alone; a reload makes the next one, and not before nothing is left of the old.
 // Locks are taken in the order reloading, losing.
 package daemon

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 
-	"sluice/gateway"
 	"sluice/gateway/endpoint"
 )
 
@@ -26,6 +25,7 @@ type keeper struct {
 
 	over <-chan struct{} // closed when the daemon is about to end
 
+	turn   sync.Mutex // held to take a socket that was handed over, and to drop some; before mu
 	mu     sync.Mutex // guards all below, and handed.Stored
 	room   int        // how many more descriptors the manager keeps
 	ending bool       // sockets stay as they are
@@ -67,6 +67,8 @@ func (d *daemon) takeSockets(context.Context) error {
 // but a configuration may also write the same place in another way than before.
 func (k *keeper) take(ctx context.Context, units *[]net.Listener, a endpoint.Address) (net.Listener, string) {
 	hosts := k.resolve(ctx, a)
+	k.turn.Lock() // the place of one that is being dropped is free afterwards
+	defer k.turn.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	i := slices.IndexFunc(k.handed.Stored, func(s endpoint.Stored) bool { return s.Name == storedName(a) })
@@ -115,34 +117,6 @@ func (k *keeper) takeMetrics() []net.Listener {
 	list := k.handed.Metrics
 	k.handed.Metrics = nil
 	return list
-}
-
-// dropStored gives up our own sockets of before that no export wants any more, also
-// none that is still being opened.
-func (k *keeper) dropStored(exports []gateway.Status) {
-	wanted := map[string]bool{}
-	for _, st := range exports {
-		for _, text := range st.Spec.NBD {
-			if a, err := endpoint.Parse(text); err == nil {
-				wanted[storedName(a)] = true
-			}
-			wanted[text] = true
-		}
-	}
-	k.mu.Lock()
-	stored := k.handed.Stored
-	isWanted := func(s endpoint.Stored) bool { return wanted[s.Name] || wanted[place(s)] }
-	k.handed.Stored = slices.DeleteFunc(slices.Clone(stored), func(s endpoint.Stored) bool { return !isWanted(s) })
-	k.mu.Unlock()
-	for _, s := range stored {
-		if isWanted(s) {
-			continue
-		}
-		if a, err := endpoint.Parse(place(s)); err == nil {
-			k.give(-1) // it has a place in the store, which Close gives back
-			_ = (&kept{Listener: s.Listener, keeper: k, address: a, name: s.Name}).Close()
-		}
-	}
 }
 
 // listen opens a socket of an export's own, or takes the one that was handed over:
