@@ -29,6 +29,7 @@ type keeper struct {
 	mu     sync.Mutex // guards all below, and handed.Stored
 	room   int        // how many more descriptors the manager keeps
 	ending bool       // sockets stay as they are
+	closed bool       // handed is
 }
 
 // reserved is how many descriptors of the manager's store are not for sockets.
@@ -56,8 +57,16 @@ func (d *daemon) takeSockets(context.Context) error {
 	if d.stores() {
 		d.keeper.room = storeSize() - reserved
 	}
-	d.later(handed.Close) // what nobody has taken
+	d.later(d.keeper.close)
 	return nil
+}
+
+// close closes what nobody has taken.
+func (k *keeper) close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	return k.handed.Close()
 }
 
 // take gives the socket of that address out of those that were handed over: our
@@ -129,7 +138,7 @@ func (k *keeper) listen(ctx context.Context, a endpoint.Address) (net.Listener, 
 func (k *keeper) listenAs(ctx context.Context, list *[]net.Listener, a endpoint.Address) (net.Listener, error) {
 	if l, name := k.take(ctx, list, a); l != nil {
 		k.give(-1)
-		return &kept{Listener: l, keeper: k, address: a, name: name}, nil
+		return &kept{Listener: l, keeper: k, address: a, name: name, before: true}, nil
 	}
 	l, err := endpoint.Listen(ctx, a)
 	if err != nil {
@@ -195,7 +204,32 @@ type kept struct {
 	keeper  *keeper
 	address endpoint.Address
 	name    string
+	before  bool // it was handed over
 	once    sync.Once
+}
+
+// PutBack is Close for one that was not served after all: what was handed over waits,
+// with its clients, for who takes it next.
+func (l *kept) PutBack() error {
+	if !l.before {
+		return l.Close()
+	}
+	if !l.keeper.putBack(endpoint.Stored{Listener: l.Listener, Name: l.name}) {
+		return l.leave()
+	}
+	return nil
+}
+
+// putBack takes a socket back that was handed over, until close.
+func (k *keeper) putBack(s endpoint.Stored) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return false
+	}
+	k.handed.Stored = append(k.handed.Stored, s)
+	k.room++
+	return true
 }
 
 // Close gives the socket up for good, unless the daemon is about to end: then the
