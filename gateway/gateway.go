@@ -78,6 +78,8 @@ type Gateway struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup // opening exports, listeners
 
+	compared sync.Once // the state with the configuration
+
 	mu        sync.RWMutex // guards all below
 	exports   map[string]*export
 	listeners []net.Listener

@@ -197,11 +197,11 @@ func (d *daemon) openGateway(context.Context) error {
 // any client is let in, all names are known, and all files that clients may have
 // open are there: those whose image is not have them wait.
 func (d *daemon) openExports(ctx context.Context) error {
-	if err := d.gw.Configure(ctx, d.Config.Exports); err != nil {
-		d.Log.Error("not all exports of the configuration are there", "err", err)
-	}
 	if err := d.gw.Restore(); err != nil {
 		return err
+	}
+	if err := d.gw.Configure(ctx, d.Config.Exports); err != nil {
+		d.Log.Error("not all exports of the configuration are there", "err", err)
 	}
 	f := d.files.Load()
 	if err := f.serve(); err != nil {
