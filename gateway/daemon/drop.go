@@ -51,7 +51,7 @@ func (k *keeper) dropStored(exports []gateway.Status) {
 }
 
 // unwanted takes stored sockets out, none when the daemon is about to end: the next
-// process finds them.
+// process finds them. Those of units stay: the manager listens at them anyway.
 func (k *keeper) unwanted(wanted func(endpoint.Stored) bool) (list []endpoint.Stored) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -59,7 +59,7 @@ func (k *keeper) unwanted(wanted func(endpoint.Stored) bool) (list []endpoint.St
 		return nil
 	}
 	k.handed.Stored = slices.DeleteFunc(k.handed.Stored, func(s endpoint.Stored) bool {
-		if wanted(s) {
+		if _, units := s.Listener.(unitSocket); units || wanted(s) {
 			return false
 		}
 		list = append(list, s)

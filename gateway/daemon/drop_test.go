@@ -62,3 +62,21 @@ func TestSocketsOfExportsThatNeverOpened(t *testing.T) {
 		t.Errorf("the end: %v", err)
 	}
 }
+
+// TestUnitSocketsAreNotDropped: that of an export that is refused, say, is there again
+// when the daemon is started with a configuration that is right.
+func TestUnitSocketsAreNotDropped(t *testing.T) {
+	dir := t.TempDir()
+	units, own := stored(t, filepath.Join(dir, "units")), stored(t, filepath.Join(dir, "own"))
+	units.Listener = unitSocket{units.Listener}
+	k := &keeper{notifier: endpoint.NewNotifier(), handed: &endpoint.Handed{Stored: []endpoint.Stored{own, units}}}
+	k.dropStored(nil)
+	if left := k.handed.Stored; len(left) != 1 || left[0] != units {
+		t.Errorf("left: %v", left)
+	}
+	for path, want := range map[string]error{"units": nil, "own": os.ErrNotExist} {
+		if _, err := os.Lstat(filepath.Join(dir, path)); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", path, err, want)
+		}
+	}
+}
