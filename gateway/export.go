@@ -192,7 +192,7 @@ func (e *export) publish(ctx context.Context, s spec.Spec, st *stack) error {
 		return err
 	}
 	if err := e.show(s, st); err != nil {
-		own.close()
+		own.putBack()
 		return err
 	}
 	if e.counters != nil {
@@ -422,7 +422,7 @@ func (e *export) listen(ctx context.Context, s spec.Spec) (*ownSockets, error) {
 			}
 		}
 		if err != nil {
-			own.close()
+			own.putBack()
 			return nil, fmt.Errorf("export %s: %w", e.name, err)
 		}
 	}

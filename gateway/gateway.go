@@ -36,6 +36,8 @@ type Config struct {
 	Look         Look // of the files
 
 	// Listen opens the sockets that exports have of their own; nil: the usual way.
+	// One that was there before has PutBack() error, which is called instead of Close
+	// when the export cannot be opened.
 	Listen func(context.Context, endpoint.Address) (net.Listener, error)
 
 	State   *state.State      // keeps what is added at run time; may be nil; the caller's
@@ -75,6 +77,8 @@ type Gateway struct {
 	base    func() context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // opening exports, listeners
+
+	compared sync.Once // the state with the configuration
 
 	mu        sync.RWMutex // guards all below
 	exports   map[string]*export

@@ -22,7 +22,8 @@ const (
 
 // Restore takes the exports that were added at run time and are kept in the
 // state. They are opened in the background, again and again while that may help;
-// see Settled.
+// see Settled. It comes before Configure, so that they keep their names whatever the
+// configuration has come to say.
 func (g *Gateway) Restore() error {
 	records, err := g.records()
 	if err != nil {
@@ -30,11 +31,10 @@ func (g *Gateway) Restore() error {
 	}
 	for _, r := range records {
 		if r.Source == string(FromConfig) {
-			g.dropStale(r)
 			continue
 		}
 		e, err := g.reserve(r.Spec, FromAPI, r.ID)
-		if err != nil { // its name is in the configuration now, or this version knows more rules
+		if err != nil { // this version knows more rules
 			g.cfg.Log.Error("an export that was added earlier cannot be restored", "export", r.Spec.Name, "err", err)
 			continue
 		}
@@ -51,14 +51,23 @@ func (g *Gateway) records() ([]state.Record, error) {
 	return g.cfg.State.All()
 }
 
-// dropStale forgets what was kept of an export that is no more in the
-// configuration.
-func (g *Gateway) dropStale(r state.Record) {
-	if e, err := g.find("restore", r.Spec.Name); err == nil && e.source == FromConfig {
-		return
-	}
-	if err := g.cfg.State.Delete(r.Spec.Name); err != nil {
-		g.cfg.Log.Error("what is no more in the configuration is still in the state", "export", r.Spec.Name, "err", err)
+// compare looks, at the first Configure, for what the state still has and the
+// configuration has no more, and for what it replaces. Later nobody else but those who
+// remove an export may forget what is kept of it.
+func (g *Gateway) compare(records []state.Record, list []spec.Spec) {
+	for _, r := range records {
+		name := r.Spec.Name
+		listed := slices.ContainsFunc(list, func(s spec.Spec) bool { return s.Name == name })
+		switch {
+		case r.Source == string(FromConfig) && !listed:
+			if err := g.cfg.State.Delete(name); err != nil {
+				g.cfg.Log.Error("what is no more in the configuration is still in the state", "export", name, "err", err)
+			}
+		case r.Source != string(FromConfig) && listed:
+			if e, err := g.find("restore", name); err == nil && e.source == FromConfig {
+				g.cfg.Log.Warn("the configuration's export replaces one that was added earlier and cannot be restored", "export", name)
+			}
+		}
 	}
 }
 
@@ -75,8 +84,9 @@ func (g *Gateway) Settled(ctx context.Context) {
 
 // Configure makes the exports of the configuration those of the list: new ones are
 // opened in the background (see Settled), missing ones ended, changed settings take
-// effect, and an export that is otherwise another one is replaced. The error names
-// each that could not be made so; the others are.
+// effect, and an export that is otherwise another one is replaced. One whose name an
+// export has that was added at run time is refused with Exists: that goes on. The error
+// names each that could not be made so; the others are.
 func (g *Gateway) Configure(ctx context.Context, list []spec.Spec) error {
 	records, err := g.records()
 	if err != nil {
@@ -106,6 +116,7 @@ func (g *Gateway) Configure(ctx context.Context, list []spec.Spec) error {
 		e.await(r.Size)
 		g.openLater(e, e.first)
 	}
+	g.compared.Do(func() { g.compare(records, list) })
 	return errors.Join(failed...)
 }
 

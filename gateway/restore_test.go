@@ -19,10 +19,10 @@ func TestNumbersLast(t *testing.T) {
 	a, b := h.image("a.img", 1), h.image("b.img", 1)
 	configure := func(url string) uint64 {
 		t.Helper()
-		if err := h.Configure(t.Context(), []spec.Spec{{Name: "a", URL: url}}); err != nil {
+		if err := h.Restore(); err != nil {
 			t.Fatal(err)
 		}
-		if err := h.Restore(); err != nil {
+		if err := h.Configure(t.Context(), []spec.Spec{{Name: "a", URL: url}}); err != nil {
 			t.Fatal(err)
 		}
 		h.Settled(t.Context())
@@ -45,14 +45,40 @@ func TestNumbersLast(t *testing.T) {
 	}
 	h.stop()
 	h.start(nil)
-	if err := h.Configure(t.Context(), nil); err != nil {
+	if err := h.Restore(); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Restore(); err != nil {
+	if err := h.Configure(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if records, err := h.state.All(); err != nil || len(records) != 0 || len(h.List()) != 0 {
 		t.Errorf("what is no more in the configuration is still there: %+v, %v", records, err)
+	}
+}
+
+// An export that was added and cannot be restored keeps no other from its name, but is
+// not lost without a word.
+func TestConfigurationReplacesWhatCannotBeRestored(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.AllowFaults = true })
+	h.add(spec.Spec{Name: "a", URL: "mem://1M", Settings: spec.Settings{Faults: []string{"read:error=io"}}})
+	h.stop()
+	var log bytes.Buffer
+	h.start(func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	if err := h.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Configure(t.Context(), []spec.Spec{{Name: "a", URL: "mem://2M"}}); err != nil {
+		t.Fatal(err)
+	}
+	h.Settled(t.Context())
+	if st, err := h.Show("a"); err != nil || st.Source != FromConfig || st.State != Serving || st.Size != 2<<20 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	h.stop()
+	for _, want := range []string{"an export that was added earlier cannot be restored", "the configuration's export replaces one that was added earlier"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("nothing says %q:\n%s", want, log.String())
+		}
 	}
 }
 

@@ -106,8 +106,16 @@ func (d *daemon) fail(err error) {
 
 // open starts everything, in the order of the package comment.
 func (d *daemon) open(ctx context.Context) error {
+	if err := d.takeSockets(ctx); err != nil {
+		return err
+	}
+	return d.openWith(ctx)
+}
+
+// openWith is open with the sockets that were handed over.
+func (d *daemon) openWith(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.takeSockets, d.openState, d.openMetrics, d.openFiles, d.openGateway, d.openExports, d.listen, d.openAPI, d.settle, d.watch,
+		d.openState, d.openMetrics, d.openFiles, d.openGateway, d.claimSockets, d.openExports, d.listen, d.openAPI, d.settle, d.watch,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -189,11 +197,11 @@ func (d *daemon) openGateway(context.Context) error {
 // any client is let in, all names are known, and all files that clients may have
 // open are there: those whose image is not have them wait.
 func (d *daemon) openExports(ctx context.Context) error {
-	if err := d.gw.Configure(ctx, d.Config.Exports); err != nil {
-		d.Log.Error("not all exports of the configuration are there", "err", err)
-	}
 	if err := d.gw.Restore(); err != nil {
 		return err
+	}
+	if err := d.gw.Configure(ctx, d.Config.Exports); err != nil {
+		d.Log.Error("not all exports of the configuration are there", "err", err)
 	}
 	f := d.files.Load()
 	if err := f.serve(); err != nil {
@@ -209,6 +217,7 @@ func (d *daemon) settle(ctx context.Context) error {
 	defer done()
 	d.gw.Settled(ctx)
 	d.keeper.dropStored(d.gw.List())
+	d.serving.Go(d.tidy)
 	return nil
 }
 

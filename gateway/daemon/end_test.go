@@ -47,21 +47,36 @@ type running struct {
 // started opens a daemon whose configuration has an export of that name.
 func started(t *testing.T, name string) *running {
 	t.Helper()
+	r := prepared(t, spec.Spec{Name: name, URL: "mem://1M"})
+	r.openNow((*daemon).open)
+	return r
+}
+
+// openNow opens the daemon that was prepared.
+func (r *running) openNow(open func(*daemon, context.Context) error) {
+	r.t.Helper()
+	ctx, stop := context.WithCancel(r.t.Context())
+	r.stop = stop
+	if err := open(r.daemon, ctx); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// prepared makes a daemon whose configuration has some exports, and none when it is
+// read again.
+func prepared(t *testing.T, exports ...spec.Spec) *running {
+	t.Helper()
 	dir := t.TempDir()
 	cfg := config.Default()
 	cfg.State, cfg.Metrics, cfg.ShutdownTimeout = filepath.Join(dir, "state"), "", spec.Duration(500*time.Millisecond)
 	cfg.API, cfg.NBD = []string{"unix:" + filepath.Join(dir, "api")}, []string{"unix:" + filepath.Join(dir, "nbd")}
 	without := *cfg
-	cfg.Exports = []spec.Spec{{Name: name, URL: "mem://1M"}}
+	cfg.Exports = exports
 	d := newDaemon(Options{
 		Config: cfg, Reread: func() (*config.Config, error) { return &without, nil },
 		Log: slog.New(slog.DiscardHandler), Level: new(slog.LevelVar), Announce: func(string, string) {},
 	})
-	ctx, stop := context.WithCancel(t.Context())
-	if err := d.open(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return &running{daemon: d, t: t, stop: stop, ended: make(chan error, 1)}
+	return &running{daemon: d, t: t, ended: make(chan error, 1)}
 }
 
 // deafen makes the storage of an export deaf.

@@ -30,9 +30,9 @@ type files struct {
 	// lost is closed when somebody else has unmounted it, gone when all that
 	// waited for its clients has ended then.
 	lost, gone chan struct{}
-	device     string // of the mount, as mountinfo writes it; "" when not known
 
-	saving sync.Mutex // guards memory's content, and left
+	saving sync.Mutex // guards all below, and memory's content; who ends the mount comes after mount and needs no lock
+	device string     // of the mount, as mountinfo writes it; "" when not known
 	left   bool       // what memory holds is the next process'
 	memory *memory    // nil: nothing is kept for the next process
 }
@@ -80,7 +80,7 @@ func (f *files) mount() error {
 	if f.fs, err = fusefs.Mount(d.mountConfig()); err != nil {
 		return err
 	}
-	d.files.Store(f) // from here on close unmounts
+	d.files.Store(f) // from here on close unmounts, and others save
 	if !d.stores() {
 		return nil
 	}
@@ -95,10 +95,17 @@ func (f *files) mount() error {
 		}
 		return errors.Join(err, m.close())
 	}
-	f.device = mountedAt(f.fs.Dir()).device
-	f.memory = m // and not before: without it, the mount ends with the process
+	f.keep(m) // and not before: without it, the mount ends with the process
 	f.save()
 	return nil
+}
+
+// keep has save write into that memory.
+func (f *files) keep(m *memory) {
+	device := mountedAt(f.fs.Dir()).device
+	f.saving.Lock()
+	defer f.saving.Unlock()
+	f.device, f.memory = device, m
 }
 
 func (d *daemon) mountConfig() fusefs.Config {
@@ -169,12 +176,12 @@ func (f *files) takeOver(fd *os.File, rec mountRecord) error {
 // save puts what the next process needs into the memory file, until leave has begun:
 // the files that go then are not gone for the next process.
 func (f *files) save() {
-	if f.memory == nil || !f.mounted() {
+	if !f.mounted() {
 		return
 	}
 	f.saving.Lock()
 	defer f.saving.Unlock()
-	if f.left {
+	if f.memory == nil || f.left {
 		return
 	}
 	state, err := f.fs.State()
@@ -198,7 +205,14 @@ func (f *files) serve() error {
 }
 
 // kept reports whether the service manager keeps the mount for the next process.
-func (f *files) kept() bool { return f.mounted() && f.memory != nil }
+func (f *files) kept() bool {
+	if !f.mounted() {
+		return false
+	}
+	f.saving.Lock()
+	defer f.saving.Unlock()
+	return f.memory != nil
+}
 
 // detachWait is how long the end waits for requests of FUSE clients, where the next
 // process answers those that take longer.

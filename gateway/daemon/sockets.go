@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 
-	"sluice/gateway"
 	"sluice/gateway/endpoint"
 )
 
@@ -24,9 +23,13 @@ type keeper struct {
 	notifier *endpoint.Notifier
 	handed   *endpoint.Handed
 
-	mu     sync.Mutex
-	room   int  // how many more descriptors the manager keeps
-	ending bool // sockets stay as they are
+	over <-chan struct{} // closed when the daemon is about to end
+
+	turn   sync.Mutex // held to take a socket that was handed over, and to drop some; before mu
+	mu     sync.Mutex // guards all below, and handed.Stored
+	room   int        // how many more descriptors the manager keeps
+	ending bool       // sockets stay as they are
+	closed bool       // handed is
 }
 
 // reserved is how many descriptors of the manager's store are not for sockets.
@@ -50,12 +53,20 @@ func (d *daemon) takeSockets(context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.keeper = &keeper{notifier: d.notifier, handed: handed}
+	d.keeper = &keeper{notifier: d.notifier, handed: handed, over: d.ending}
 	if d.stores() {
 		d.keeper.room = storeSize() - reserved
 	}
-	d.later(handed.Close) // what nobody has taken
+	d.later(d.keeper.close)
 	return nil
+}
+
+// close closes what nobody has taken.
+func (k *keeper) close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	return k.handed.Close()
 }
 
 // take gives the socket of that address out of those that were handed over: our
@@ -65,6 +76,8 @@ func (d *daemon) takeSockets(context.Context) error {
 // but a configuration may also write the same place in another way than before.
 func (k *keeper) take(ctx context.Context, units *[]net.Listener, a endpoint.Address) (net.Listener, string) {
 	hosts := k.resolve(ctx, a)
+	k.turn.Lock() // the place of one that is being dropped is free afterwards
+	defer k.turn.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	i := slices.IndexFunc(k.handed.Stored, func(s endpoint.Stored) bool { return s.Name == storedName(a) })
@@ -115,43 +128,17 @@ func (k *keeper) takeMetrics() []net.Listener {
 	return list
 }
 
-// dropStored gives up our own sockets of before that no export wants any more, also
-// none that is still being opened.
-func (k *keeper) dropStored(exports []gateway.Status) {
-	wanted := map[string]bool{}
-	for _, st := range exports {
-		for _, text := range st.Spec.NBD {
-			if a, err := endpoint.Parse(text); err == nil {
-				wanted[storedName(a)] = true
-			}
-			wanted[text] = true
-		}
-	}
-	k.mu.Lock()
-	stored := k.handed.Stored
-	isWanted := func(s endpoint.Stored) bool { return wanted[s.Name] || wanted[place(s)] }
-	k.handed.Stored = slices.DeleteFunc(slices.Clone(stored), func(s endpoint.Stored) bool { return !isWanted(s) })
-	k.mu.Unlock()
-	for _, s := range stored {
-		if isWanted(s) {
-			continue
-		}
-		if a, err := endpoint.Parse(place(s)); err == nil {
-			k.give(-1) // it has a place in the store, which Close gives back
-			_ = (&kept{Listener: s.Listener, keeper: k, address: a, name: s.Name}).Close()
-		}
-	}
-}
-
-// listen opens a socket for NBD clients, or takes the one that was handed over.
+// listen opens a socket of an export's own, or takes the one that was handed over:
+// those of units, too, for claim has put them aside. It may be called by several
+// goroutines.
 func (k *keeper) listen(ctx context.Context, a endpoint.Address) (net.Listener, error) {
-	return k.listenAs(ctx, &k.handed.NBD, a)
+	return k.listenAs(ctx, new([]net.Listener), a)
 }
 
 func (k *keeper) listenAs(ctx context.Context, list *[]net.Listener, a endpoint.Address) (net.Listener, error) {
 	if l, name := k.take(ctx, list, a); l != nil {
 		k.give(-1)
-		return &kept{Listener: l, keeper: k, address: a, name: name}, nil
+		return &kept{Listener: l, keeper: k, address: a, name: name, before: true}, nil
 	}
 	l, err := endpoint.Listen(ctx, a)
 	if err != nil {
@@ -217,7 +204,32 @@ type kept struct {
 	keeper  *keeper
 	address endpoint.Address
 	name    string
+	before  bool // it was handed over
 	once    sync.Once
+}
+
+// PutBack is Close for one that was not served after all: what was handed over waits,
+// with its clients, for who takes it next.
+func (l *kept) PutBack() error {
+	if !l.before {
+		return l.Close()
+	}
+	if !l.keeper.putBack(endpoint.Stored{Listener: l.Listener, Name: l.name}) {
+		return l.leave()
+	}
+	return nil
+}
+
+// putBack takes a socket back that was handed over, until close.
+func (k *keeper) putBack(s endpoint.Stored) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return false
+	}
+	k.handed.Stored = append(k.handed.Stored, s)
+	k.room++
+	return true
 }
 
 // Close gives the socket up for good, unless the daemon is about to end: then the
@@ -226,7 +238,7 @@ func (l *kept) Close() error {
 	l.keeper.mu.Lock()
 	ending := l.keeper.ending
 	l.keeper.mu.Unlock()
-	if ending {
+	if ending || l.isUnits() && l.keeper.ends() {
 		return l.leave()
 	}
 	l.once.Do(func() {
@@ -237,6 +249,22 @@ func (l *kept) Close() error {
 		l.keeper.give(1)
 	})
 	return l.Listener.Close()
+}
+
+// isUnits reports whether it is a unit's socket, which stays without a store, too.
+func (l *kept) isUnits() bool {
+	_, ok := l.Listener.(unitSocket)
+	return ok
+}
+
+// ends reports whether the daemon is about to end.
+func (k *keeper) ends() bool {
+	select {
+	case <-k.over:
+		return true
+	default:
+		return false
+	}
 }
 
 // leave closes our descriptor alone.
