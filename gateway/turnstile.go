@@ -27,4 +27,7 @@ func (t turnstile) lock(ctx context.Context) error {
 	}
 }
 
+// take is lock for one that nobody else knows yet.
+func (t turnstile) take() { t <- struct{}{} }
+
 func (t turnstile) unlock() { <-t }
