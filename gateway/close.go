@@ -15,9 +15,9 @@ import (
 // afterCut is how long requests may take to end after they were told to.
 const afterCut = time.Second
 
-// lastFlush is how long images may take to be flushed after clients were cut off,
+// flushLimit is how long images may take to be flushed after clients were cut off,
 // where DrainTimeout does not say.
-const lastFlush = 30 * time.Second
+const flushLimit = 30 * time.Second
 
 // Close ends all exports: no more requests are taken, those that have arrived are
 // finished, every image is flushed and closed. Clients are not waited for any longer
@@ -64,7 +64,7 @@ func (g *Gateway) last(ctx context.Context) (context.Context, context.CancelFunc
 	if limit := g.tuning.Load().DrainTimeout; limit > 0 {
 		return after(ctx, limit+afterCut)
 	}
-	return after(ctx, lastFlush)
+	return after(ctx, flushLimit)
 }
 
 // after gives a context that ends some time after another one.

@@ -383,3 +383,68 @@ func TestFreezeByHand(t *testing.T) {
 		}
 	})
 }
+
+// TestGiveUp: who waits has its error at once, and what comes later waits no more; the
+// attempt that is being made goes on, and is the last.
+func TestGiveUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		fails bool
+		kind  block.Kind
+	}{"the last attempt works": {false, block.OK}, "the last attempt fails": {true, block.Transient}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &tries{Device: filtertest.NewMem(t, 1<<20), next: make(chan error)}
+				d := New(s, Config{})
+				write := func() *call {
+					return begin("write", func() error { return d.WriteAt(t.Context(), make([]byte, 512), 0, 0) })
+				}
+				trying := write()
+				s.next <- away
+				time.Sleep(time.Second) // it is with the storage again
+				waiting := write()
+				synctest.Wait()
+				d.GiveUp()
+				waiting.want(t, block.Transient)
+				if trying.over() {
+					t.Fatalf("its attempt was interrupted: %v", trying.err)
+				}
+				if c.fails {
+					s.next <- away
+				} else {
+					s.next <- nil
+				}
+				trying.want(t, c.kind)
+				later := write()
+				s.next <- away
+				later.want(t, block.Transient)
+				if now := d.State(); now.Status != Serving || now.Waiting != 0 {
+					t.Errorf("%+v", now)
+				}
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// tries is a Device whose writes end as they are told, or with their context.
+type tries struct {
+	block.Device
+	next chan error
+}
+
+func (s *tries) Info() block.Info {
+	info := s.Device.Info()
+	info.Caps = 0
+	return info
+}
+
+func (s *tries) WriteAt(ctx context.Context, _ []byte, _ int64, _ block.Flags) error {
+	select {
+	case err := <-s.next:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

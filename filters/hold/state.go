@@ -133,6 +133,28 @@ func (d *Device) Resume() {
 	}
 }
 
+// GiveUp has no request wait from now on, as the policy Fail, which it sets. Other
+// than with SetPolicy, the attempt that a request is making goes on, and is the
+// request's last: the storage may have just come back.
+func (d *Device) GiveUp() {
+	defer d.tell()
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.policy = Policy{Mode: Fail}
+	for _, o := range [...]*outage{&d.away, &d.full} {
+		if !o.lasts() {
+			continue
+		}
+		if len(o.queue) > 0 && o.queue[0].cancel != nil {
+			trying := o.queue[0]
+			trying.remove()
+			trying.refused = true
+		}
+		d.over(o, now, true)
+	}
+}
+
 // Freeze refuses changes until Resume, whatever the policy: what failed before this
 // Device came into play, with err, is not followed by writes that succeed.
 func (d *Device) Freeze(err error) {
