@@ -269,7 +269,7 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 		return nil
 	}
 	err := files.Remove(ctx, e.name, force)
-	if force && block.KindOf(err) == block.Canceled { // who asked has gone; half of it is done
+	if block.KindOf(err) == block.Canceled { // who asked has gone; half of it is done
 		again, done := e.gw.limited(context.WithoutCancel(ctx))
 		defer done()
 		err = files.Remove(again, e.name, force)
