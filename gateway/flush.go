@@ -69,6 +69,9 @@ func (e *export) changed(now hold.State) {
 	e.away = now.Status == hold.Held && block.KindOf(now.Err) == block.Transient
 	e.flushing.storage(e.away)
 	e.mu.Unlock()
+	if now.Status == hold.Held {
+		e.gw.cuts.of(e) // at the end nobody waits for that
+	}
 	st := e.status()
 	e.gw.events.publish(Event{Kind: ExportState, Export: e.name, Status: &st})
 }

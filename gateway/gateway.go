@@ -75,6 +75,7 @@ type Gateway struct {
 	base    func() context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // opening exports, listeners
+	cuts    cuts
 
 	mu        sync.RWMutex // guards all below
 	exports   map[string]*export
