@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -446,5 +447,34 @@ func (s *tries) WriteAt(ctx context.Context, _ []byte, _ int64, _ block.Flags) e
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// TestFreezeIsToldBeforeItEnds: a Resume that comes between a failure and its telling
+// has it told all the same.
+func TestFreezeIsToldBeforeItEnds(t *testing.T) {
+	for range 100 {
+		var l told
+		s := &tries{Device: filtertest.NewMem(t, 1<<20), next: make(chan error, 1)}
+		d := New(s, Config{Policy: Policy{Mode: Freeze}, Changed: l.changed})
+		d.telling.Lock() // which keeps the write from telling
+		s.next <- away
+		write := begin("write", func() error { return d.WriteAt(t.Context(), make([]byte, 512), 0, 0) })
+		for d.State().Status != Frozen {
+			runtime.Gosched()
+		}
+		resume := begin("resume", func() error { d.Resume(); return nil })
+		for n := 0; n < 1000 && d.State().Status == Frozen; n++ {
+			runtime.Gosched() // a Resume that does not wait for its turn
+		}
+		d.telling.Unlock()
+		<-write.done
+		<-resume.done
+		if line := l.line(); line != "frozen serving" {
+			t.Fatalf("told of %q", line)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -117,12 +117,15 @@ func (d *Device) SetPolicy(p Policy) {
 	}
 }
 
-// Resume lets a held Device try again now, and a frozen one take changes again.
+// Resume lets a held Device try again now, and a frozen one take changes again. That
+// it was frozen is told before, if nobody has: the request whose failure froze it has
+// not returned yet, and does not until this is told.
 func (d *Device) Resume() {
-	defer d.tell()
+	d.telling.Lock()
+	defer d.telling.Unlock()
 	now := time.Now()
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	was := d.now()
 	for _, o := range [...]*outage{&d.away, &d.full} {
 		o.delay, o.next = 0, now
 		o.rouseFirst()
@@ -131,6 +134,11 @@ func (d *Device) Resume() {
 		d.frozen = trouble{}
 		d.unmark(isFrozen, now)
 	}
+	d.mu.Unlock()
+	if was.Status == Frozen {
+		d.report(was)
+	}
+	d.tellOrdered()
 }
 
 // GiveUp has no request wait from now on, as the policy Fail, which it sets. Other
@@ -226,10 +234,20 @@ func (d *Device) tell() {
 	}
 	d.telling.Lock()
 	defer d.telling.Unlock()
+	d.tellOrdered()
+}
+
+// tellOrdered is tell for who holds telling.
+func (d *Device) tellOrdered() {
 	d.mu.Lock()
 	s, version := d.now(), d.version.Load()
 	d.mu.Unlock()
-	d.toldVersion.Store(version)
+	d.report(s)
+	d.toldVersion.Store(version) // after: who finds it told returns
+}
+
+// report tells of a state, unless it was told last. The caller holds telling.
+func (d *Device) report(s State) {
 	was := d.told
 	if s.Status == was.Status && s.Since.Equal(was.Since) {
 		return
