@@ -80,6 +80,7 @@ type Gateway struct {
 	mu        sync.RWMutex // guards all below
 	exports   map[string]*export
 	listeners []net.Listener
+	mount     *fusefs.FS // the last one that there was
 	closing   bool
 }
 
@@ -91,7 +92,7 @@ func New(cfg Config) *Gateway {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Gateway{
 		cfg: cfg, cancel: cancel, base: func() context.Context { return ctx },
-		exports: make(map[string]*export), events: newEvents(),
+		exports: make(map[string]*export), events: newEvents(), mount: cfg.Files,
 	}
 	if cfg.Listen == nil {
 		g.cfg.Listen = endpoint.Listen
