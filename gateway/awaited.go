@@ -36,12 +36,11 @@ func newAwaited(name string, size int64, policy hold.Policy) *awaited {
 // arrive lets the waiting calls on. If one has failed under a policy that lets no
 // change follow then, the image comes frozen.
 func (a *awaited) arrive(st *stack) {
-	a.freeze(st, a.hold.State())
-	a.stack.Store(st)
+	a.stack.Store(st)            // from here on changed freezes it, before the call has its error
+	a.freeze(st, a.hold.State()) // by a call before, or one that is about to tell
 	a.dev.Store(block.Resolve(st.top))
 	a.ended(nil)
-	a.freeze(st, a.hold.State()) // by a call that had met nothing before
-	a.hold.Resume()
+	a.hold.Resume() // tells first of a call that has frozen it meanwhile
 }
 
 // changed is told by the filter; a call that met nothing may say so when the image

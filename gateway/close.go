@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"sluice/block"
@@ -15,9 +14,9 @@ import (
 // afterCut is how long requests may take to end after they were told to.
 const afterCut = time.Second
 
-// lastFlush is how long images may take to be flushed after clients were cut off,
+// flushLimit is how long images may take to be flushed after clients were cut off,
 // where DrainTimeout does not say.
-const lastFlush = 30 * time.Second
+const flushLimit = 30 * time.Second
 
 // Close ends all exports: no more requests are taken, those that have arrived are
 // finished, every image is flushed and closed. Clients are not waited for any longer
@@ -29,12 +28,13 @@ const lastFlush = 30 * time.Second
 func (g *Gateway) Close(cut context.Context) error {
 	ctx, done := g.limited(cut)
 	defer done()
-	g.sendAway(ctx)
+	g.sendAway(cut, ctx)
 	late, stop := g.last(ctx)
 	defer stop()
 	err := g.endAll(ctx, late)
+	g.cuts.end()
 	opened := make(chan struct{})
-	go func() { g.running.Wait(); close(opened) }()
+	go func() { g.running.Wait(); g.cuts.wait(); close(opened) }()
 	select {
 	case <-opened:
 	case <-ctx.Done(): // a storage that does not even answer that it is away
@@ -48,7 +48,7 @@ func (g *Gateway) Close(cut context.Context) error {
 func (g *Gateway) SendAway(cut context.Context) {
 	ctx, done := g.limited(cut)
 	defer done()
-	g.sendAway(ctx)
+	g.sendAway(cut, ctx)
 }
 
 // limited bounds a drain.
@@ -64,7 +64,7 @@ func (g *Gateway) last(ctx context.Context) (context.Context, context.CancelFunc
 	if limit := g.tuning.Load().DrainTimeout; limit > 0 {
 		return after(ctx, limit+afterCut)
 	}
-	return after(ctx, lastFlush)
+	return after(ctx, flushLimit)
 }
 
 // after gives a context that ends some time after another one.
@@ -75,11 +75,14 @@ func after(ctx context.Context, d time.Duration) (context.Context, context.Cance
 }
 
 // sendAway ends all clients. Where a device does not return they are not gone,
-// whatever they are told.
-func (g *Gateway) sendAway(ctx context.Context) {
+// whatever they are told. Those whose storage is away, or is found to be while this
+// lasts, are not waited for; with cut, which lasts as long as the caller's end, also
+// afterwards, when files may still have clients.
+func (g *Gateway) sendAway(cut, ctx context.Context) {
 	g.mu.Lock()
 	g.closing = true
 	g.mu.Unlock()
+	g.cuts.begin(func() (context.Context, context.CancelFunc) { return g.limited(cut) })
 	g.cancel() // exports that are being opened
 	if n := g.srv.Connections(); n > 0 {
 		g.cfg.Log.Info("draining", "connections", n)
@@ -87,16 +90,15 @@ func (g *Gateway) sendAway(ctx context.Context) {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		var cutting sync.WaitGroup
 		for _, e := range g.all() {
 			if e.waits() {
-				cutting.Go(func() { e.cut(ctx) })
+				g.cuts.of(e)
 			}
 		}
 		if err := g.srv.Shutdown(ctx); err != nil {
 			g.cfg.Log.Warn("requests in progress were cut off", "why", whyCut(err))
 		}
-		cutting.Wait()
+		g.cuts.wait()
 	}()
 	late, stop := after(ctx, afterCut)
 	defer stop()

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,5 +125,53 @@ func TestLongListIsCut(t *testing.T) {
 	}
 	if text := leftOpen(left).Error(); !strings.HasPrefix(text, "close export a, b, c, d, e, f, g, h, 3 more: ") {
 		t.Error(text)
+	}
+}
+
+// late is a device whose first write does not return before it is let, and whose
+// storage is away then.
+type late struct {
+	*blocktest.CrashDevice
+	arrived, let chan struct{}
+	once         sync.Once
+}
+
+func (d *late) WriteAt(context.Context, []byte, int64, block.Flags) error {
+	d.once.Do(func() { close(d.arrived) })
+	<-d.let
+	return block.Transient
+}
+
+// TestCloseWhenAStorageGoesAway: what is found while clients are waited for has them
+// waited for no longer.
+func TestCloseWhenAStorageGoesAway(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.DrainTimeout = time.Hour })
+	dev := &late{CrashDevice: blocktest.NewCrashDevice(1<<20, 1), arrived: make(chan struct{}), let: make(chan struct{})}
+	h.add(spec.Spec{Name: "a", URL: "mem://1M"})
+	h.put("a", dev)
+	client := h.dial("a")
+	written := make(chan error, 1)
+	go func() { written <- client.WriteAt(t.Context(), []byte("x"), 0, 0) }()
+	<-dev.arrived
+	h.open = false
+	closed := make(chan error, 1)
+	go func() { closed <- h.Close(context.Background()) }()
+	waitFor(t, "the drain", func() bool { // it has looked for storages that are away
+		_, err := net.Dial("unix", h.socket())
+		return err != nil
+	})
+	close(dev.let)
+	select {
+	case err := <-closed:
+		if err != nil { // a flush of it works
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the end waits for clients of a storage that is away")
+	}
+	_ = client.Close()
+	<-written
+	if err := errors.Join(<-h.serving, h.state.Close()); err != nil {
+		t.Error(err)
 	}
 }

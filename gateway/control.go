@@ -184,8 +184,8 @@ func (e *export) status() Status {
 	case s.Spec.NoFUSE:
 	case files == nil:
 		s.FileError = e.gw.unmounted()
-	case !files.Has(e.name): // a removal that took too long has taken it away
-		s.FileError = "its file was taken away; remove the export, and add it again"
+	case !files.Has(e.name): // by a removal that took too long, or it was busy after a mount
+		s.FileError = "its file was taken away, or could not be made; reload the daemon to make it again"
 	default:
 		s.File = filepath.Join(files.Dir(), e.name)
 		s.OpenFiles, _ = files.OpenCount(e.name) // none, when it is just being removed

@@ -28,6 +28,7 @@
 //	        export.mu      what the export is; likewise
 //	          absent.mu    how far the opening of its image is; likewise
 //	          events.mu    likewise
+//	      cuts.mu          likewise
 //
 // Both hold filters call back with a lock of theirs: nobody who has Gateway.mu or
 // export.mu makes them change.

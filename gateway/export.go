@@ -48,9 +48,10 @@ type export struct {
 	last     int64    // size when it was open last, in a process before; 0 where unknown
 	awaited  *awaited // its FUSE file was made before it was open
 	own      *ownSockets
-	ready    chan struct{}      // closed when clients need not wait: it is open, has failed, or has ended
-	tried    chan struct{}      // closed when it has been tried to open it once
-	flushing context.CancelFunc // ends the last flush; nil before it
+	ready    chan struct{} // closed when clients need not wait: it is open, has failed, or has ended
+	tried    chan struct{} // closed when it has been tried to open it once
+	away     bool          // the storage is, as the stack has told last
+	flushing *lastFlush    // nil before it
 	clients  int
 	idle     chan struct{} // closed when the last client leaves; made by who waits for it
 	gone     bool          // withdrawn
@@ -268,7 +269,7 @@ func (e *export) withdraw(ctx context.Context, force bool) error {
 		return nil
 	}
 	err := files.Remove(ctx, e.name, force)
-	if force && block.KindOf(err) == block.Canceled { // who asked has gone; half of it is done
+	if block.KindOf(err) == block.Canceled { // who asked has gone; half of it is done
 		again, done := e.gw.limited(context.WithoutCancel(ctx))
 		defer done()
 		err = files.Remove(again, e.name, force)
@@ -365,26 +366,6 @@ func (e *export) drain(ctx context.Context) {
 	}
 }
 
-// release flushes and closes a stack. A storage that is away must not keep the
-// process from ending, though who cuts clients off still wants the flush.
-func (e *export) release(ctx context.Context, st *stack) error {
-	ctx, done := e.gw.limited(context.WithoutCancel(ctx))
-	defer done()
-	ctx, giveUp := context.WithCancel(ctx)
-	defer giveUp()
-	e.mu.Lock()
-	e.flushing = giveUp // should the storage be away, or be found so: see changed
-	e.mu.Unlock()
-	if st.hold.State().Status == hold.Held {
-		e.stopFlush()
-	}
-	var err error
-	if !st.top.Info().ReadOnly {
-		err = block.Wrap(st.top.Flush(ctx), "flush", e.name, -1)
-	}
-	return errors.Join(err, block.Wrap(st.top.Close(), "close", e.name, -1))
-}
-
 // whyCut says why a drain has come to an end too soon.
 func whyCut(err error) string {
 	switch {
@@ -479,22 +460,4 @@ func (o *ownSockets) close() {
 	for _, l := range o.listeners {
 		_ = l.Close()
 	}
-}
-
-// stopFlush ends the last flush after a while.
-func (e *export) stopFlush() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.flushing != nil {
-		time.AfterFunc(patienceHeld, e.flushing)
-	}
-}
-
-// changed is told by the hold filter that the storage went away or came back.
-func (e *export) changed(now hold.State) {
-	if now.Status == hold.Held {
-		e.stopFlush()
-	}
-	st := e.status()
-	e.gw.events.publish(Event{Kind: ExportState, Export: e.name, Status: &st})
 }

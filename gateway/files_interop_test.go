@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/block"
+	"sluice/block/blocktest"
 	"sluice/gateway/spec"
 )
 
@@ -254,4 +255,18 @@ func TestFileOfAnExportThatFails(t *testing.T) {
 	}
 	waitFor(t, "the image", h.serves("a"))
 	wantErrno(t, "a write", writing(f, "x"), nil)
+}
+
+// A storage that is found to be away after NBD clients have gone has nobody wait for
+// the requests on its file.
+func TestEndOfAFileWhenItsStorageGoesAway(t *testing.T) {
+	h := newHouseWithFiles(t, func(c *Config) { c.DrainTimeout = time.Hour })
+	dev := &late{CrashDevice: blocktest.NewCrashDevice(1<<20, 1), arrived: make(chan struct{}), let: make(chan struct{})}
+	h.add(spec.Spec{Name: "a", URL: "mem://1M"})
+	h.put("a", dev)
+	written := writing(h.file("a"), "x")
+	<-dev.arrived
+	h.SendAway(t.Context()) // of NBD clients there are none
+	close(dev.let)
+	wantErrno(t, "the write", written, unix.EIO)
 }

@@ -77,12 +77,14 @@ type Gateway struct {
 	base    func() context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // opening exports, listeners
+	cuts    cuts
 
 	compared sync.Once // the state with the configuration
 
 	mu        sync.RWMutex // guards all below
 	exports   map[string]*export
 	listeners []net.Listener
+	mount     *fusefs.FS // the last one that there was
 	closing   bool
 }
 
@@ -94,7 +96,7 @@ func New(cfg Config) *Gateway {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Gateway{
 		cfg: cfg, cancel: cancel, base: func() context.Context { return ctx },
-		exports: make(map[string]*export), events: newEvents(),
+		exports: make(map[string]*export), events: newEvents(), mount: cfg.Files,
 	}
 	if cfg.Listen == nil {
 		g.cfg.Listen = endpoint.Listen
@@ -139,13 +141,8 @@ func (g *Gateway) tls() bool { return g.cfg.Server.TLSMode == nbd.TLSForced }
 // clients, and survives the end of the process. When it fails, nothing is left of
 // it. It fails with Exists when the name is taken.
 func (g *Gateway) Add(ctx context.Context, s spec.Spec) (Status, error) {
-	e, err := g.reserve(s, FromAPI, 0)
+	e, err := g.claim(s)
 	if err != nil {
-		return Status{}, err
-	}
-	if err := e.control.lock(ctx); err != nil {
-		e.fail() // nobody else has it open: it is not to be had
-		g.forget(e)
 		return Status{}, err
 	}
 	defer e.control.unlock()
@@ -164,6 +161,19 @@ func (g *Gateway) Add(ctx context.Context, s spec.Spec) (Status, error) {
 	return st, nil
 }
 
+// claim reserves an export for Add, with its control held since before anybody can
+// find it: a removal, or the end, that comes at once waits for the outcome of Add,
+// and does not end what Add then opens and keeps.
+func (g *Gateway) claim(s spec.Spec) (*export, error) {
+	e, err := g.prepare(s, FromAPI, 0)
+	if err != nil {
+		return nil, err
+	}
+	e.control.take()
+	e.adding = true
+	return e, g.enter(e)
+}
+
 // undo ends an export that cannot be kept. One whose file the kernel has in its own
 // hands by now (passthrough) is served until somebody removes it. The caller holds
 // control.
@@ -178,6 +188,19 @@ func (g *Gateway) undo(ctx context.Context, e *export) error {
 
 // reserve checks a Spec and puts an export that is not open yet into the table.
 func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) {
+	e, err := g.prepare(s, from, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.enter(e); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// prepare checks a Spec and makes an export of it that nobody knows yet. Where id is
+// 0, it gets a new one.
+func (g *Gateway) prepare(s spec.Spec, from Source, id uint64) (*export, error) {
 	if err := checkImage(s); err != nil {
 		return nil, err
 	}
@@ -188,28 +211,32 @@ func (g *Gateway) reserve(s spec.Spec, from Source, id uint64) (*export, error) 
 	if err != nil {
 		return nil, err
 	}
-	adding := from == FromAPI && id == 0
 	if id == 0 && g.cfg.State != nil {
 		if id, err = g.cfg.State.NextID(); err != nil {
 			return nil, err
 		}
 	}
 	e := newExport(g, s, from, id)
-	e.rules, e.adding = rules, adding
+	e.rules = rules
+	return e, nil
+}
+
+// enter puts an export into the table, where its name is free.
+func (g *Gateway) enter(e *export) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch old := g.exports[s.Name]; {
+	switch old := g.exports[e.name]; {
 	case g.closing:
-		return nil, block.Errorf(block.Closed, "add export", s.Name, -1, "the daemon is stopping")
+		return block.Errorf(block.Closed, "add export", e.name, -1, "the daemon is stopping")
 	case old != nil:
-		return nil, block.Errorf(block.Exists, "add export", s.Name, -1, "an export has that name, %s", wayOut(old.source))
+		return block.Errorf(block.Exists, "add export", e.name, -1, "an export has that name, %s", wayOut(old.source))
 	}
 	if g.cfg.Metrics != nil {
-		e.counters = g.cfg.Metrics.Export(s.Name)
+		e.counters = g.cfg.Metrics.Export(e.name)
 		e.counters.SetGauges(e.gauges)
 	}
-	g.exports[s.Name] = e
-	return e, nil
+	g.exports[e.name] = e
+	return nil
 }
 
 // wayOut says where the export comes from that is in the way, and how to get rid of it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -382,4 +383,98 @@ func TestFreezeByHand(t *testing.T) {
 			t.Errorf("told of %q", b.line())
 		}
 	})
+}
+
+// TestGiveUp: who waits has its error at once, and what comes later waits no more; the
+// attempt that is being made goes on, and is the last.
+func TestGiveUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		fails bool
+		kind  block.Kind
+	}{"the last attempt works": {false, block.OK}, "the last attempt fails": {true, block.Transient}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &tries{Device: filtertest.NewMem(t, 1<<20), next: make(chan error)}
+				d := New(s, Config{})
+				write := func() *call {
+					return begin("write", func() error { return d.WriteAt(t.Context(), make([]byte, 512), 0, 0) })
+				}
+				trying := write()
+				s.next <- away
+				time.Sleep(time.Second) // it is with the storage again
+				waiting := write()
+				synctest.Wait()
+				d.GiveUp()
+				waiting.want(t, block.Transient)
+				if trying.over() {
+					t.Fatalf("its attempt was interrupted: %v", trying.err)
+				}
+				if c.fails {
+					s.next <- away
+				} else {
+					s.next <- nil
+				}
+				trying.want(t, c.kind)
+				later := write()
+				s.next <- away
+				later.want(t, block.Transient)
+				if now := d.State(); now.Status != Serving || now.Waiting != 0 {
+					t.Errorf("%+v", now)
+				}
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// tries is a Device whose writes end as they are told, or with their context.
+type tries struct {
+	block.Device
+	next chan error
+}
+
+func (s *tries) Info() block.Info {
+	info := s.Device.Info()
+	info.Caps = 0
+	return info
+}
+
+func (s *tries) WriteAt(ctx context.Context, _ []byte, _ int64, _ block.Flags) error {
+	select {
+	case err := <-s.next:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestFreezeIsToldBeforeItEnds: a Resume that comes between a failure and its telling
+// has it told all the same.
+func TestFreezeIsToldBeforeItEnds(t *testing.T) {
+	for range 100 {
+		var l told
+		s := &tries{Device: filtertest.NewMem(t, 1<<20), next: make(chan error, 1)}
+		d := New(s, Config{Policy: Policy{Mode: Freeze}, Changed: l.changed})
+		d.telling.Lock() // which keeps the write from telling
+		s.next <- away
+		write := begin("write", func() error { return d.WriteAt(t.Context(), make([]byte, 512), 0, 0) })
+		for d.State().Status != Frozen {
+			runtime.Gosched()
+		}
+		resume := begin("resume", func() error { d.Resume(); return nil })
+		for n := 0; n < 1000 && d.State().Status == Frozen; n++ {
+			runtime.Gosched() // a Resume that does not wait for its turn
+		}
+		d.telling.Unlock()
+		<-write.done
+		<-resume.done
+		if line := l.line(); line != "frozen serving" {
+			t.Fatalf("told of %q", line)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

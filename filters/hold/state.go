@@ -117,12 +117,15 @@ func (d *Device) SetPolicy(p Policy) {
 	}
 }
 
-// Resume lets a held Device try again now, and a frozen one take changes again.
+// Resume lets a held Device try again now, and a frozen one take changes again. That
+// it was frozen is told before, if nobody has: the request whose failure froze it has
+// not returned yet, and does not until this is told.
 func (d *Device) Resume() {
-	defer d.tell()
+	d.telling.Lock()
+	defer d.telling.Unlock()
 	now := time.Now()
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	was := d.now()
 	for _, o := range [...]*outage{&d.away, &d.full} {
 		o.delay, o.next = 0, now
 		o.rouseFirst()
@@ -130,6 +133,33 @@ func (d *Device) Resume() {
 	if d.state.Load()&isFrozen != 0 {
 		d.frozen = trouble{}
 		d.unmark(isFrozen, now)
+	}
+	d.mu.Unlock()
+	if was.Status == Frozen {
+		d.report(was)
+	}
+	d.tellOrdered()
+}
+
+// GiveUp has no request wait from now on, as the policy Fail, which it sets. Other
+// than with SetPolicy, the attempt that a request is making goes on, and is the
+// request's last: the storage may have just come back.
+func (d *Device) GiveUp() {
+	defer d.tell()
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.policy = Policy{Mode: Fail}
+	for _, o := range [...]*outage{&d.away, &d.full} {
+		if !o.lasts() {
+			continue
+		}
+		if len(o.queue) > 0 && o.queue[0].cancel != nil {
+			trying := o.queue[0]
+			trying.remove()
+			trying.refused = true
+		}
+		d.over(o, now, true)
 	}
 }
 
@@ -204,10 +234,20 @@ func (d *Device) tell() {
 	}
 	d.telling.Lock()
 	defer d.telling.Unlock()
+	d.tellOrdered()
+}
+
+// tellOrdered is tell for who holds telling.
+func (d *Device) tellOrdered() {
 	d.mu.Lock()
 	s, version := d.now(), d.version.Load()
 	d.mu.Unlock()
-	d.toldVersion.Store(version)
+	d.report(s)
+	d.toldVersion.Store(version) // after: who finds it told returns
+}
+
+// report tells of a state, unless it was told last. The caller holds telling.
+func (d *Device) report(s State) {
 	was := d.told
 	if s.Status == was.Status && s.Since.Equal(was.Since) {
 		return

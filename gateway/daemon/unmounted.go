@@ -73,14 +73,18 @@ func (f *files) lose() {
 }
 
 // remount mounts again what somebody else has unmounted, where the configuration
-// still has it. The caller holds reloading.
+// still has it; in a mount that is there, it makes the files that are missing. The
+// caller holds reloading.
 func (d *daemon) remount(ctx context.Context) error {
 	old := d.files.Load()
-	if old == nil || old.mounted() || d.Config.FUSE == "" || filepath.Clean(d.Config.FUSE) != old.dir {
+	if old == nil || d.Config.FUSE == "" || filepath.Clean(d.Config.FUSE) != old.dir {
 		return nil
 	}
 	ctx, done := context.WithTimeout(ctx, openWait)
 	defer done()
+	if old.mounted() {
+		return d.gw.Remounted(ctx, old.fs)
+	}
 	select {
 	case <-old.gone: // before: it could take the new mount for its own
 	case <-ctx.Done():
