@@ -115,6 +115,7 @@ func TestLeftFilesAreTheNextProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = fs.Close() }() // before the device
 	defer func() { _ = unix.Unmount(fs.Dir(), unix.MNT_DETACH) }()
 	m, err := newMemory()
 	if err != nil {
@@ -128,14 +129,14 @@ func TestLeftFilesAreTheNextProcess(t *testing.T) {
 	kept := func() int32 {
 		t.Helper()
 		var rec mountRecord
-		var state struct{ Backing map[uint64]int32 }
+		var state struct{ Backing map[uint64]struct{ ID int32 } }
 		if err := json.Unmarshal(again(t, m).content, &rec); err != nil {
 			t.Fatal(err)
 		}
 		if err := json.Unmarshal(rec.State, &state); err != nil || rec.Dir != fs.Dir() {
 			t.Fatalf("%+v, %v", rec, err)
 		}
-		return state.Backing[77]
+		return state.Backing[77].ID
 	}
 	number := kept()
 	if number == 0 || !fs.Passthrough("disk") {
