@@ -44,7 +44,7 @@ func (s *slow) WriteAt(ctx context.Context, p []byte, off int64, flags block.Fla
 
 // released ends an export of that device, in a bubble, and gives what it ended with
 // and how long that took. before comes first.
-func released(t *testing.T, dev *slow, tune Tuning, before func(*stack)) (err error, took time.Duration) {
+func released(t *testing.T, dev *slow, tune Tuning, before func(*stack)) (took time.Duration, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var e error
@@ -63,7 +63,7 @@ func released(t *testing.T, dev *slow, tune Tuning, before func(*stack)) (err er
 		g.cancel()
 		synctest.Wait()
 	})
-	return err, took
+	return took, err
 }
 
 func nothing(*stack) {}
@@ -72,7 +72,7 @@ func nothing(*stack) {}
 // one that is away.
 func TestLastFlushOfAStorageThatIsBack(t *testing.T) {
 	for _, limit := range []time.Duration{0, 10 * time.Second} {
-		err, took := released(t, &slow{takes: 5 * time.Second, away: 1}, Tuning{DrainTimeout: limit}, nothing)
+		took, err := released(t, &slow{takes: 5 * time.Second, away: 1}, Tuning{DrainTimeout: limit}, nothing)
 		if err != nil || took < 5*time.Second || took > 6*time.Second {
 			t.Errorf("limit %v: %v after %v", limit, err, took)
 		}
@@ -81,7 +81,7 @@ func TestLastFlushOfAStorageThatIsBack(t *testing.T) {
 
 // A storage that is full is not away.
 func TestLastFlushOfAStorageThatIsFull(t *testing.T) {
-	err, took := released(t, &slow{takes: 5 * time.Second, full: true}, Tuning{DrainTimeout: 10 * time.Second}, func(st *stack) {
+	took, err := released(t, &slow{takes: 5 * time.Second, full: true}, Tuning{DrainTimeout: 10 * time.Second}, func(st *stack) {
 		go func() { _ = st.top.WriteAt(context.Background(), []byte("x"), 0, 0) }()
 		synctest.Wait()
 		if now := st.hold.State(); now.Status != hold.Held {
@@ -96,12 +96,12 @@ func TestLastFlushOfAStorageThatIsFull(t *testing.T) {
 // A storage that stays away, or does not answer when it seems to be back, does not
 // keep the export from ending.
 func TestLastFlushOfAStorageThatIsAway(t *testing.T) {
-	err, took := released(t, &slow{away: 1 << 30}, Tuning{}, nothing)
+	took, err := released(t, &slow{away: 1 << 30}, Tuning{}, nothing)
 	kindIs(t, "away for good", err, block.Transient)
 	if took > 2*patienceHeld {
 		t.Errorf("it took %v", took)
 	}
-	err, took = released(t, &slow{takes: 1000 * time.Hour, away: 1}, Tuning{}, nothing)
+	took, err = released(t, &slow{takes: 1000 * time.Hour, away: 1}, Tuning{}, nothing)
 	kindIs(t, "no answer", err, block.Canceled)
 	if took > patienceHeld+flushLimit {
 		t.Errorf("it took %v", took)
