@@ -30,7 +30,7 @@ func (fs *FS) close(ctx context.Context) error {
 	fs.state = closed
 	fs.control.Unlock()
 	defer context.AfterFunc(ctx, fs.giveUp)()
-	if ctx.Err() != nil { // not some time later
+	if ctx.Err() != nil || fs.unserved() { // not some time later
 		fs.giveUp()
 	}
 	var err error
@@ -75,6 +75,17 @@ func (fs *FS) emptyOut() {
 		_, _ = f.opens.shut(true) // nobody is refused
 		fs.tree.hide(f)
 		fs.await(f)
+	}
+}
+
+// unserved reports whether nobody reads requests any more, and nobody waits for the
+// answers.
+func (fs *FS) unserved() bool {
+	select {
+	case <-fs.loop.finished: // nil, and never, before the first is read
+		return true
+	default:
+		return false
 	}
 }
 

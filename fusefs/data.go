@@ -257,7 +257,8 @@ func (f *file) flushWritten() error {
 
 // clean: there is nothing to flush, and nothing is being flushed.
 func (f *file) clean() bool {
-	return f.readOnly || !f.unsynced.Load() && f.flushes.Load() == 0 && !f.pass.active()
+	synced := !f.unsynced.Load() && f.flushes.Load() == 0 && !f.unsynced.Load() // again: a flush has failed meanwhile
+	return f.readOnly || synced && !f.pass.active()
 }
 
 // refusal is an error that says something of the request, not of the device. It

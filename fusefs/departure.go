@@ -3,6 +3,7 @@ package fusefs
 import (
 	"encoding/binary"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -44,18 +45,15 @@ func (fs *FS) depart(name string, force bool) (*departure, error) {
 	return fs.await(f), nil
 }
 
-// InFlight is how many requests are in a file's device, which may have been taken
-// away. It is 0 after Detach: they are the next process' to answer.
-func (fs *FS) InFlight(name string) (n int) {
+// InUse reports whether a file, which may have been taken away, is open or has
+// requests in its device. After Detach it is not: they are the next process' to answer.
+func (fs *FS) InUse(name string) bool {
 	fs.control.Lock()
 	defer fs.control.Unlock()
-	for _, f := range fs.all(name) {
-		n += int(f.gate.Inside())
-	}
-	return n
+	return slices.ContainsFunc(fs.all(name), func(f *file) bool { return f.gate.Inside() > 0 || f.opens.count() > 0 })
 }
 
-// GiveUp tells those requests to end, for a process that is about to end.
+// GiveUp tells a file's requests to end, for a process that is about to end.
 func (fs *FS) GiveUp(name string) {
 	fs.control.Lock()
 	defer fs.control.Unlock()

@@ -73,6 +73,11 @@ func TestShrinkWhileTheDeviceHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A page fault would hold a thread that runs goroutines, and the server may need it;
+	// a system call does not.
+	if err := unix.Madvise(m, unix.MADV_POPULATE_WRITE); err != nil {
+		t.Fatal(err)
+	}
 	m[0] = 1
 	for len(d.calls) > 0 { // the page was read
 		<-d.calls
@@ -101,6 +106,23 @@ func TestShrinkWhileTheDeviceHangs(t *testing.T) {
 		t.Error(err)
 	}
 	if err := unix.Munmap(m); err != nil {
+		t.Error(err)
+	}
+}
+
+// When the connection has been aborted nobody waits for what is in the device any more.
+func TestCloseWithinAfterAnAbort(t *testing.T) {
+	fs := mounted(t)
+	_, hold, written := writing(t, fs)
+	defer close(hold)
+	if err := unix.Unmount(fs.Dir(), unix.MNT_FORCE|unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-written; err == nil {
+		t.Error("the write was answered")
+	}
+	<-fs.Done()
+	if err := within(t, 10*time.Second, func() {}, func() error { return fs.CloseWithin(ctx) }); err != nil {
 		t.Error(err)
 	}
 }

@@ -158,7 +158,7 @@ func (e *export) cut(ctx context.Context) {
 	e.mu.Unlock()
 	_ = errors.Join(e.gw.srv.End(ctx, e.name), own.end(ctx)) // it is what was meant to happen
 	files := e.gw.files.Load()
-	if files == nil || files.InFlight(e.name) == 0 {
+	if files == nil || !files.InUse(e.name) {
 		return
 	}
 	<-ctx.Done()
@@ -203,8 +203,8 @@ func (e *export) publish(ctx context.Context, s spec.Spec, st *stack) error {
 	e.stack, e.own = st, own
 	e.set(Serving, nil)
 	e.letIn()
+	own.serve() // before anybody can end it
 	e.mu.Unlock()
-	own.serve()
 	return nil
 }
 
