@@ -50,21 +50,21 @@ func (fs *FS) depart(name string, force bool) (*departure, error) {
 func (fs *FS) InUse(name string) bool {
 	fs.control.Lock()
 	defer fs.control.Unlock()
-	return slices.ContainsFunc(fs.all(name), func(f *file) bool { return f.gate.Inside() > 0 || f.opens.count() > 0 })
+	return slices.ContainsFunc(fs.filesOf(name), func(f *file) bool { return f.gate.Inside() > 0 || f.opens.count() > 0 })
 }
 
 // GiveUp tells a file's requests to end, for a process that is about to end.
 func (fs *FS) GiveUp(name string) {
 	fs.control.Lock()
 	defer fs.control.Unlock()
-	for _, f := range fs.all(name) {
+	for _, f := range fs.filesOf(name) {
 		f.ended.end()
 	}
 }
 
-// all gives the file of a name and the one that is being taken away, those that are
+// filesOf gives the file of a name and the one that is being taken away, those that are
 // there. The caller holds control.
-func (fs *FS) all(name string) (list []*file) {
+func (fs *FS) filesOf(name string) (list []*file) {
 	if fs.handedOn {
 		return nil
 	}

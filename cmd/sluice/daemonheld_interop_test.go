@@ -17,16 +17,24 @@ import (
 	"sluice/internal/lab"
 )
 
-// TestForceEndsAHeldWriter: an export whose storage is away is removed by force while
-// a FUSE client waits in a write; other files stay usable meanwhile.
-func TestForceEndsAHeldWriter(t *testing.T) {
+// newHeldDaemon starts a daemon with a mount and two exports: "held", whose storage is
+// away from the first request on, and "fine".
+func newHeldDaemon(t *testing.T) (d *daemonAt, mount string) {
+	t.Helper()
 	file, mount := filepath.Join(t.TempDir(), "c.toml"), t.TempDir()
 	if err := os.WriteFile(file, []byte("allow_faults = true\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := newDaemonAt(t, "--config", file, "--fuse", mount)
+	d = newDaemonAt(t, "--config", file, "--fuse", mount)
 	d.add("held", 1, spec.Settings{Faults: []string{"any:error=transient"}})
 	d.add("fine", 1, spec.Settings{})
+	return d, mount
+}
+
+// TestForceEndsAHeldWriter: an export whose storage is away is removed by force while
+// a FUSE client waits in a write; other files stay usable meanwhile.
+func TestForceEndsAHeldWriter(t *testing.T) {
+	d, mount := newHeldDaemon(t)
 	write := func(name string) *lab.Proc {
 		return lab.Start(t, "dd", "if=/dev/zero", "of="+filepath.Join(mount, name), "bs=4k", "count=1", "oflag=direct", "conv=notrunc,fsync")
 	}
@@ -63,13 +71,7 @@ func TestForceEndsAHeldWriter(t *testing.T) {
 // other exports from nothing, and the end of the daemon from no more than a moment of
 // the 30 seconds that it may take.
 func TestEndBesideAHeldWriter(t *testing.T) {
-	file, mount := filepath.Join(t.TempDir(), "c.toml"), t.TempDir()
-	if err := os.WriteFile(file, []byte("allow_faults = true\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d := newDaemonAt(t, "--config", file, "--fuse", mount)
-	d.add("held", 1, spec.Settings{Faults: []string{"any:error=transient"}})
-	d.add("fine", 1, spec.Settings{})
+	d, mount := newHeldDaemon(t)
 	writer := lab.Start(t, "dd", "if=/dev/zero", "of="+filepath.Join(mount, "held"), "bs=4k", "count=1", "oflag=direct", "conv=notrunc")
 	d.awaitState("held", gateway.Held)
 	client, err := net.Dial("unix", d.at("nbd"))

@@ -22,7 +22,9 @@ func TestAddedExportKeepsItsName(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "added.img")
 	r := prepared(t, spec.Spec{Name: "x", URL: "mem://2M"})
 	folder := r.Config.State
-	r.remember(spec.Spec{Name: "x", URL: path}) // its image is away for now: nobody is quicker for that
+	// There is no such image, so the export is never opened and never writes its record
+	// again: what the state has at the end is what nobody has replaced.
+	r.remember(spec.Spec{Name: "x", URL: path})
 	r.Log = slog.New(slog.NewTextHandler(&log, nil))
 	reread := *r.Config
 	r.Reread = func() (*config.Config, error) { return &reread, nil }
