@@ -21,6 +21,11 @@ var arrows = []arrow{
 	{"nbd/...", []string{"block", "block/buffer", "block/gate", "nbd/..."}},
 	{"fusefs/...", []string{"block", "block/buffer", "block/gate", "fusefs/..."}},
 	{"backends/nbd", []string{"block/...", "backends", "nbd/..."}},
+	{"backends/nfs/xdr", nil},
+	{"backends/nfs/unstable", nil},
+	{"backends/nfs/rpc", []string{"block", "backends/nfs/xdr"}},
+	{"backends/nfs/nfstest", []string{"backends/nfs/xdr"}},
+	{"backends/nfs/...", []string{"block/...", "backends/location", "backends/nfs/..."}},
 	{"backends/...", []string{"block/...", "backends/..."}},
 	{"formats/...", []string{"block/...", "formats/..."}},
 	{"filters/filtertest", []string{"block/...", "backends/..."}},
@@ -45,7 +50,7 @@ var notForTests = []string{"cmd/...", "bench/...", "internal/demo", "internal/li
 
 // forTests are packages that tests import, and each other, but nothing that is
 // built into a program.
-var forTests = []string{"block/blocktest", "filters/filtertest", "fusefs/fsxtest", "gateway/httpapi/apitest"}
+var forTests = []string{"block/blocktest", "backends/nfs/nfstest", "filters/filtertest", "fusefs/fsxtest", "gateway/httpapi/apitest"}
 
 // layers checks the imports of ours.
 func layers(t *Tree) []Finding {
