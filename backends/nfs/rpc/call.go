@@ -138,11 +138,8 @@ type LostError struct {
 // Error gives the cause.
 func (e *LostError) Error() string { return e.Cause.Error() }
 
-// Unwrap gives the cause.
-func (e *LostError) Unwrap() error { return e.Cause }
-
-// Is says that it may be tried again.
-func (e *LostError) Is(target error) bool { return target == block.Transient }
+// Unwrap gives the cause, and that it may be tried again.
+func (e *LostError) Unwrap() []error { return []error{block.Transient, e.Cause} }
 
 func markOf(p []byte) (n int, last bool) {
 	v := binary.BigEndian.Uint32(p)
