@@ -56,9 +56,10 @@ func (t *Transport) run(life context.Context, link *Link) {
 	defer close(t.takeOver)
 	for brief := -1; ; {
 		born := time.Now()
-		err := (&reader{t: t, link: link}).run()
+		r := reader{t: t, link: link}
+		err := r.run()
 		again := t.detach(link, err)
-		if brief++; time.Since(born) >= steady && !again {
+		if brief++; time.Since(born) >= steady || r.served > 0 && !again {
 			brief = 0
 		}
 		if t.isClosing() {

@@ -27,8 +27,9 @@ const maxCallback = 64 << 10
 
 // reader takes replies off a connection.
 type reader struct {
-	t    *Transport
-	link *Link
+	t      *Transport
+	link   *Link
+	served int // replies delivered
 }
 
 // run reads until the connection ends.
@@ -153,6 +154,7 @@ func (r *reader) keep(c *Call, size int) error {
 
 // finish hands a call back to its caller, or to nobody.
 func (r *reader) finish(c *Call) {
+	r.served++
 	if c.abandoned() {
 		r.t.drained(c)
 		return
