@@ -25,6 +25,7 @@ var arrows = []arrow{
 	{"backends/nfs/unstable", nil},
 	{"backends/nfs/rpc", []string{"block", "backends/nfs/xdr"}},
 	{"backends/nfs/nfsstat", []string{"block"}},
+	{"backends/nfs/remote", nil},
 	{"backends/nfs/nfstest", []string{"backends/nfs/xdr"}},
 	{"backends/nfs/...", []string{"block/...", "backends/location", "backends/nfs/..."}},
 	{"backends/...", []string{"block/...", "backends/..."}},
