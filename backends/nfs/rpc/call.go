@@ -124,6 +124,9 @@ func (c *Call) reset() {
 	c.busy.Store(0)
 }
 
+// Err says, in Drained, why there is no reply.
+func (c *Call) Err() error { return c.err }
+
 // release drops what belongs to the caller.
 func (c *Call) release() { c.Data, c.Into, c.Find = nil, nil, nil }
 
