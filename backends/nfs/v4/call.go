@@ -23,13 +23,17 @@ const (
 
 // do carries an operation out, as often as it takes.
 func (c *Client) do(ctx context.Context, op operation) error {
-	var patience patience
+	return c.try(ctx, op, &patience{})
+}
+
+// try is do with a patience that has been begun before.
+func (c *Client) try(ctx context.Context, op operation, patience *patience) error {
 	for {
-		s, err := c.ready(ctx, &patience)
+		s, err := c.ready(ctx, patience)
 		if err != nil {
 			return err
 		}
-		v, err := c.attempt(ctx, s, op, false)
+		v, err := c.attempt(ctx, s, op, how{closing: patience.closing})
 		switch v {
 		case over:
 			return err
@@ -49,9 +53,15 @@ func (c *Client) do(ctx context.Context, op operation) error {
 	}
 }
 
-// attempt sends an operation once. first: before all others that wait for a slot.
-func (c *Client) attempt(ctx context.Context, s *session, op operation, first bool) (verdict, error) {
-	sl, err := c.slots.acquire(ctx, first)
+// how an attempt is made.
+type how struct {
+	first   bool            // before all others that wait for a slot
+	closing <-chan struct{} // what is not answered when this is closed is given up
+}
+
+// attempt sends an operation once.
+func (c *Client) attempt(ctx context.Context, s *session, op operation, how how) (verdict, error) {
+	sl, err := c.slots.acquire(ctx, how)
 	if err != nil {
 		return over, err
 	}
@@ -70,7 +80,7 @@ func (c *Client) attempt(ctx context.Context, s *session, op operation, first bo
 	call := sl.call
 	call.Head = appendCompound(sl.t.Start(call.Head, procCompound), c.minor, tr.ops+1)
 	call.Head = op.encode(appendSequence(call.Head, s, sl, sl.highest, tr.cache))
-	call.Data, call.Into, call.Find, call.Changes = tr.data, tr.into, tr.find, tr.changes
+	call.Data, call.Into, call.Find, call.Changes, call.Forsake = tr.data, tr.into, tr.find, tr.changes, how.closing
 	left, err := sl.t.Do(ctx, call)
 	switch {
 	case left: // the slot is freed when the reply has come
@@ -182,8 +192,9 @@ func transient(err error) error {
 
 // patience is how long an operation has been waiting for the server.
 type patience struct {
-	began time.Time
-	delay time.Duration
+	began   time.Time
+	delay   time.Duration
+	closing <-chan struct{} // ends all waiting; nil: nothing does
 }
 
 const (
@@ -218,7 +229,15 @@ func (p *patience) wait(ctx context.Context, limit time.Duration) bool {
 	if left <= 0 {
 		return false
 	}
-	return sleep(ctx, min(p.delay, left))
+	timer := time.NewTimer(min(p.delay, left))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-p.closing:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -196,14 +196,20 @@ func (c *Client) openTransport(ctx context.Context, main bool) (*rpc.Transport, 
 func (c *Client) Status() remote.Status {
 	st := remote.Status{Version: fmt.Sprintf("4.%d", c.minor), Wanted: len(c.transports), Recoveries: c.recoveries.Load()}
 	for _, t := range c.transports {
-		if t.Connected() {
+		since, cause := t.Away()
+		if cause == nil {
 			st.Connected++
+		} else if st.Away.IsZero() || since.Before(st.Away) {
+			st.Away, st.Cause = since, cause
 		}
 		st.Losses += t.Losses()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	st.Cause = c.why
+	if st.Connected > 0 {
+		st.Away = time.Time{}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		st.Cause = c.why
+	}
 	return st
 }
 
@@ -255,7 +261,7 @@ func (c *Client) abandon() {
 }
 
 // ready gives the session, and waits for the next where there is none.
-func (c *Client) ready(ctx context.Context, p *patience) (*session, error) {
+func (c *Client) ready(ctx context.Context, p *patience) (_ *session, err error) {
 	if s := c.current.Load(); s != nil && !s.spoiled.Load() {
 		return s, nil
 	}
@@ -280,11 +286,15 @@ func (c *Client) ready(ctx context.Context, p *patience) (*session, error) {
 		select {
 		case <-changed:
 		case <-timer.C:
+		case <-p.closing:
+			err = block.Closed
 		case <-ctx.Done():
-			timer.Stop()
-			return nil, ctx.Err()
+			err = ctx.Err()
 		}
 		timer.Stop()
+		if err != nil {
+			return nil, err
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"sluice/backends/nfs/remote"
 	"sluice/backends/nfs/xdr"
 	"sluice/block"
+	"sluice/block/gate"
 )
 
 // File implements remote.File and its optional powers.
@@ -31,6 +32,10 @@ type File struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed, and made anew, when lost or err change
 	err     error         // for good
+
+	gate    gate.Gate // of do
+	once    sync.Once
+	closing chan struct{} // closed by Close: calls that the server does not answer end
 
 	got       opened // keep's, or Open's: the result of the last OPEN
 	restarted bool   // keep's: the server was restarted, not only the lease lost
@@ -82,7 +87,10 @@ func (c *Client) Open(ctx context.Context, path string, opts remote.OpenOptions)
 }
 
 func (c *Client) newFile(path string, opts remote.OpenOptions) *File {
-	return &File{c: c, path: path, opts: opts, changed: make(chan struct{}), owner: strconv.FormatUint(fileNumber.Add(1), 10)}
+	return &File{
+		c: c, path: path, opts: opts, owner: strconv.FormatUint(fileNumber.Add(1), 10),
+		changed: make(chan struct{}), closing: make(chan struct{}),
+	}
 }
 
 func notRegular(t remote.Type) error {
@@ -226,7 +234,11 @@ func (f *File) lose(id stateID) {
 
 // do carries out an operation that needs the file open.
 func (f *File) do(ctx context.Context, op operation) error {
-	var patience patience
+	if !f.gate.Enter() {
+		return block.Closed
+	}
+	defer f.gate.Leave()
+	patience := patience{closing: f.closing}
 	for {
 		if f.lost.Load() {
 			if err := f.await(ctx, &patience); err != nil {
@@ -234,9 +246,9 @@ func (f *File) do(ctx context.Context, op operation) error {
 			}
 		}
 		before := f.state.Load()
-		err := f.c.do(ctx, op)
+		err := f.c.try(ctx, op, &patience)
 		if err == nil || !stateLost(statusOf(err)) {
-			return err
+			return f.ended(err)
 		}
 		if f.state.Load() == before {
 			f.lose(*before)
@@ -245,6 +257,18 @@ func (f *File) do(ctx context.Context, op operation) error {
 			return transient(err)
 		}
 	}
+}
+
+// ended is the error of a call: Closed is what counts where it was given up for that.
+func (f *File) ended(err error) error {
+	if err != nil {
+		select {
+		case <-f.closing:
+			return block.Closed
+		default:
+		}
+	}
+	return err
 }
 
 // stateLost reports whether a status says that the open is not there any more.
@@ -276,11 +300,15 @@ func (f *File) await(ctx context.Context, p *patience) error {
 		select {
 		case <-changed:
 		case <-timer.C:
+		case <-p.closing:
+			err = block.Closed
 		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
+			err = ctx.Err()
 		}
 		timer.Stop()
+		if err != nil {
+			return err
+		}
 	}
 }
 
@@ -368,6 +396,12 @@ const closeTime = time.Second
 
 // Close implements remote.File.
 func (f *File) Close() error {
+	f.once.Do(func() { close(f.closing) })
+	return f.gate.Close(f.release)
+}
+
+// release closes the file at the server.
+func (f *File) release() error {
 	c := f.c
 	c.mu.Lock()
 	_, open := c.files[f]

@@ -93,14 +93,14 @@ func (s *slots) pass(sl *slot) {
 	w.got <- sl
 }
 
-// acquire takes a slot; first puts the caller in front of all who wait.
-func (s *slots) acquire(ctx context.Context, first bool) (sl *slot, err error) {
+// acquire takes a slot.
+func (s *slots) acquire(ctx context.Context, how how) (sl *slot, err error) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return nil, block.Closed
 	}
-	if len(s.waiting) == 0 || first {
+	if len(s.waiting) == 0 || how.first {
 		if sl = s.lowest(); sl != nil {
 			s.mu.Unlock()
 			return sl, nil
@@ -108,22 +108,23 @@ func (s *slots) acquire(ctx context.Context, first bool) (sl *slot, err error) {
 	}
 	w := s.pool.Get().(*slotWaiter)
 	s.waiting = append(s.waiting, w)
-	if first {
+	if how.first {
 		copy(s.waiting[1:], s.waiting)
 		s.waiting[0] = w
 	}
 	s.mu.Unlock()
-	if ctx.Done() == nil {
-		sl = <-w.got
-	} else {
-		select {
-		case sl = <-w.got:
-		case <-ctx.Done():
-			if s.leave(w) {
-				return nil, ctx.Err()
-			}
-			sl = <-w.got
+	select {
+	case sl = <-w.got:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-how.closing:
+		err = block.Closed
+	}
+	if err != nil {
+		if s.leave(w) {
+			return nil, err
 		}
+		sl = <-w.got
 	}
 	s.pool.Put(w)
 	if sl == nil {
