@@ -109,10 +109,13 @@ func (c *Client) reclaim(life context.Context, s *session) error {
 	files := c.openFiles()
 	var late []*File
 	for _, f := range files {
-		switch err := c.now(life, s, f.opening(claimPrevious)); {
+		err := c.now(life, s, f.opening(claimPrevious))
+		if err == nil {
+			err = f.adopt()
+		}
+		switch {
 		case err == nil:
 			f.restarted = true
-			f.adopt()
 		case passing(err):
 			return err
 		default: // NFS4ERR_NO_GRACE, or whatever it has against it
