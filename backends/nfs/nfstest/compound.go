@@ -69,11 +69,11 @@ func (q *request) nfs4(procedure uint32) bool {
 	default:
 		alive = c.execute()
 	}
-	binary.BigEndian.PutUint32(q.out[24:], c.status)
+	binary.BigEndian.PutUint32(q.out[headerSize:], c.status)
 	binary.BigEndian.PutUint32(q.out[c.start-4:], c.results)
 	if act.Result != nil {
 		q.edits = nil
-		q.changed(24, act.Result)
+		q.changed(headerSize, act.Result)
 	}
 	return alive
 }

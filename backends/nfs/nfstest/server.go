@@ -179,12 +179,14 @@ func (s *Server) Addrs() []string {
 }
 
 // Port is the port of Addr.
-func (s *Server) Port() int {
-	addr, err := net.ResolveTCPAddr("tcp", s.Addr())
+func (s *Server) Port() int { return portOf(s.Addr()) }
+
+func portOf(addr string) int {
+	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return 0
 	}
-	return addr.Port
+	return tcp.Port
 }
 
 // Export is the directory that MOUNT lists.
