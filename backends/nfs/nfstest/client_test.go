@@ -168,7 +168,7 @@ func (w *wire) exchange(owner, verifier string, minor uint32) (id uint64, sequen
 }
 
 func createSessionOp(client uint64, sequence uint32) []byte {
-	channel := u32(0, 1<<20+4096, 1<<20+4096, 4096, 16, 8, 0)
+	channel := u32(0, 1<<20+4096, 1<<20+4096, 1<<20, 16, 8, 0)
 	return op(43, u64(client), u32(sequence, 2), channel, channel, u32(0x40000000, 1, 0))
 }
 
@@ -227,7 +227,10 @@ func (c *sessioned) open(name string, create bool) (id, handle []byte) {
 	id = append([]byte(nil), p.r.Fixed(16)...)
 	p.r.Skip(20 + 4)
 	readBitmap(&p.r)
-	p.r.Skip(4)
+	if p.r.Uint32() == delegationWrite {
+		p.r.Skip(16 + 4 + 12 + 12)
+		p.r.String(10)
+	}
 	handle = p.ok(10).r.Opaque(128)
 	if p.r.Err() != nil {
 		c.t.Fatal(p.r.Err())

@@ -69,11 +69,11 @@ func (q *request) nfs4(procedure uint32) bool {
 	default:
 		alive = c.execute()
 	}
-	binary.BigEndian.PutUint32(q.out[24:], c.status)
+	binary.BigEndian.PutUint32(q.out[headerSize:], c.status)
 	binary.BigEndian.PutUint32(q.out[c.start-4:], c.results)
 	if act.Result != nil {
 		q.edits = nil
-		q.changed(24, act.Result)
+		q.changed(headerSize, act.Result)
 	}
 	return alive
 }
@@ -92,7 +92,7 @@ func (c *compound) execute() bool {
 		}
 		act, alive := c.enter(op.name, c.args.Rest())
 		if !alive {
-			c.leave()
+			c.undo()
 			return false
 		}
 		if act.Accept != 0 {
@@ -189,6 +189,18 @@ func (c *compound) leave() {
 		c.slot.reply = xdr.AppendUint32(xdr.AppendUint32(nil, c.status), c.results)
 		c.slot.reply = append(c.slot.reply, c.out[c.start:]...)
 	}
+}
+
+// undo makes the slot as if the call had never come, so that it is executed when it is
+// sent again.
+func (c *compound) undo() {
+	if c.slot == nil {
+		return
+	}
+	c.srv.mu.Lock()
+	defer c.srv.mu.Unlock()
+	c.slot.busy = false
+	c.slot.sequence--
 }
 
 // replay answers from the reply cache. out ends with the head of SEQUENCE's result.

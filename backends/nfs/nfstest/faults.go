@@ -21,7 +21,8 @@ type Action struct {
 	// Accept is an accept_stat of RFC 5531, sent instead of results unless 0: 1
 	// PROG_UNAVAIL to 5 SYSTEM_ERR. The operation is not executed.
 	Accept uint32
-	// CutBefore closes the connection, and the operation is not executed.
+	// CutBefore closes the connection. Neither the operation is executed nor those
+	// behind it, and the slot is as if the call had never come.
 	CutBefore bool
 	// CutAfter closes the connection when all operations were executed; no reply.
 	CutAfter bool

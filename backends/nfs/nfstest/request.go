@@ -20,7 +20,11 @@ const (
 	progMismatch = 2
 	procUnavail  = 3
 	garbageArgs  = 4
+	systemErr    = 5
 )
+
+// headerSize is the length of the head of an accepted reply, from its xid on.
+const headerSize = 24
 
 // request is one call, from its record to its reply.
 type request struct {
@@ -119,13 +123,18 @@ func (q *request) dispatch(program, version, procedure uint32) bool {
 }
 
 // proc is a procedure of a program that is not NFSv4: it reads q.args and appends its
-// results to q.out. fail appends what its results are with an error.
+// results to q.out, behind the status that it returns.
 type proc struct {
 	name string
-	do   func(q *request)
-	fail func(q *request, status uint32)
+	// empty is how many optional values stand, absent, behind the status of an error;
+	// noStatus says that results have no status.
+	empty int
+	do    func(q *request) uint32
 }
 
+const noStatus = -1
+
+// procedure executes one of procs, and is false if there is to be no reply.
 func (q *request) procedure(procs []proc, prefix string, n uint32) bool {
 	if n >= uint32(len(procs)) || procs[n].do == nil {
 		q.accept = procUnavail
@@ -141,19 +150,34 @@ func (q *request) procedure(procs []proc, prefix string, n uint32) bool {
 	if q.srv.inst != q.inst {
 		return false
 	}
-	at := len(q.out)
-	switch {
-	case act.Accept != 0:
-	case act.Status != ok && p.fail != nil:
-		p.fail(q, act.Status)
-	default:
+	if act.Accept == 0 {
+		q.execute(p, act.Status)
+		q.changed(headerSize, act.Result)
+	}
+	return true
+}
+
+// execute runs p, or makes it fail with status.
+func (q *request) execute(p *proc, status uint32) {
+	if p.empty == noStatus {
+		if status != ok {
+			q.accept = systemErr
+			return
+		}
 		p.do(q)
-		if q.args.Err() != nil {
-			q.out, q.accept = q.out[:at], garbageArgs
+	} else {
+		q.out = xdr.AppendUint32(q.out, ok)
+		if status == ok {
+			status = p.do(q)
+		}
+		if status != ok {
+			q.out = append(q.out[:headerSize], make([]byte, 4+4*p.empty)...)
+			binary.BigEndian.PutUint32(q.out[headerSize:], status)
 		}
 	}
-	q.changed(at, act.Result)
-	return true
+	if q.args.Err() != nil {
+		q.accept = garbageArgs
+	}
 }
 
 // changed notes that a hook wants to change what was appended from at on.
@@ -255,13 +279,12 @@ func (q *request) reply() {
 
 // message is the RPC message of the reply, changed as the hooks want it.
 func (q *request) message() []byte {
-	const header = 24
 	act, msg := &q.act, q.out
 	if act.Accept != 0 {
 		q.accept = act.Accept
 	}
 	if q.accept != 0 {
-		msg = xdr.AppendUint32(msg[:header-4], q.accept)
+		msg = xdr.AppendUint32(msg[:headerSize-4], q.accept)
 		if q.accept == progMismatch {
 			msg = xdr.AppendUint32(xdr.AppendUint32(msg, q.low), q.high)
 		}

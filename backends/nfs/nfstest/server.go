@@ -13,6 +13,9 @@ import (
 type Options struct {
 	// Ports is how many loopback TCP ports serve the same server, 1 when 0.
 	Ports int
+	// Listen are the addresses to listen on, instead of Ports. Programs that ask a port
+	// mapper need one with port 111.
+	Listen []string
 	// Minor are the minor versions of NFSv4 that are served, 1 and 2 when nil; none
 	// when empty.
 	Minor []uint32
@@ -94,9 +97,6 @@ func New(options Options) (*Server, error) {
 	if options.Export == "" {
 		options.Export = "/export"
 	}
-	if options.Ports == 0 {
-		options.Ports = 1
-	}
 	if options.Minor == nil {
 		options.Minor = []uint32{1, 2}
 	}
@@ -105,7 +105,8 @@ func New(options Options) (*Server, error) {
 	}
 	options.Limits.defaults()
 	s := &Server{options: options, limits: options.Limits, stop: make(chan struct{}), tree: newTree(), conns: map[*conn]struct{}{}}
-	for range options.Ports {
+	s.addrs = append(s.addrs, options.Listen...)
+	for len(s.addrs) == 0 || options.Listen == nil && len(s.addrs) < options.Ports {
 		s.addrs = append(s.addrs, "127.0.0.1:0")
 	}
 	s.Mkdir(options.Export)
@@ -179,12 +180,14 @@ func (s *Server) Addrs() []string {
 }
 
 // Port is the port of Addr.
-func (s *Server) Port() int {
-	addr, err := net.ResolveTCPAddr("tcp", s.Addr())
+func (s *Server) Port() int { return portOf(s.Addr()) }
+
+func portOf(addr string) int {
+	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return 0
 	}
-	return addr.Port
+	return tcp.Port
 }
 
 // Export is the directory that MOUNT lists.

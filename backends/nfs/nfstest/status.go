@@ -4,6 +4,7 @@ package nfstest
 const (
 	ok                   = 0
 	errNoEnt             = 2
+	errAccess            = 13
 	errExist             = 17
 	errNotDir            = 20
 	errIsDir             = 21
@@ -14,6 +15,7 @@ const (
 	errNotEmpty          = 66
 	errStale             = 70
 	errBadHandle         = 10001
+	errNotSync           = 10002
 	errBadCookie         = 10003
 	errNotSupp           = 10004
 	errTooSmall          = 10005
