@@ -267,8 +267,7 @@ func (t *Transport) giveUp(c *Call) (free, gone bool) {
 	if c.Changes || c.Drained == nil || !c.leave() {
 		return false, false
 	}
-	c.release()
-	return false, true
+	return false, true // it may be in use again from here on: see drained
 }
 
 // forsakenTime is how long a server has to answer a call that nobody waits for.
@@ -300,6 +299,7 @@ func (t *Transport) forsake(c *Call) {
 // drained ends a call whose caller has left.
 func (t *Transport) drained(c *Call) {
 	t.flight.Add(-1)
+	c.release()
 	c.Drained()
 }
 

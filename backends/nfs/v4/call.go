@@ -139,6 +139,9 @@ func (c *Client) outcome(sl *slot, op operation) (verdict, error) {
 	}
 	err = op.decode(r)
 	if err == nil {
+		if s := sl.session; !s.proven.Load() && c.current.Load() == s {
+			s.proven.Store(true)
+		}
 		return over, nil
 	}
 	switch statusOf(err) {

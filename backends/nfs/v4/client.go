@@ -63,6 +63,7 @@ type Client struct {
 	slots      slots
 
 	current    atomic.Pointer[session] // nil while there is none
+	granted    atomic.Pointer[channel] // the limits of the last one
 	recoveries atomic.Uint64
 
 	mu      sync.Mutex
@@ -77,8 +78,7 @@ type Client struct {
 	last      *session
 	number    uint64
 	forgotten bool          // the server has no state of ours
-	made      time.Time     // the last session
-	delay     time.Duration // before it
+	delay     time.Duration // before the last one was made
 
 	wake    chan struct{} // keep has something to do
 	life    func()        // ends keep and renew
@@ -323,6 +323,7 @@ func (c *Client) rouse() {
 // install makes a session that which slots are handed out for.
 func (c *Client) install(s *session) {
 	c.last = s
+	c.granted.Store(&s.fore)
 	c.slots.grant(int(s.fore.maxSlots))
 }
 

@@ -35,6 +35,7 @@ type File struct {
 
 	gate    gate.Gate // of do
 	once    sync.Once
+	left    atomic.Bool   // closed, but not yet at the server: keep sees to it
 	closing chan struct{} // closed by Close: calls that the server does not answer end
 
 	got       opened // keep's, or Open's: the result of the last OPEN
@@ -69,10 +70,11 @@ func (c *Client) Open(ctx context.Context, path string, opts remote.OpenOptions)
 	}
 	f := c.newFile(path, opts)
 	f.fh, f.id = fh, a.ID
-	if err := c.do(ctx, f.opening(claimFH)); err != nil {
+	if err := c.openNew(ctx, f); err != nil {
 		return nil, openError(err)
 	}
 	if err := f.adopt(); err != nil {
+		_ = c.do(ctx, f.closeOf(f.got.state))
 		return nil, err
 	}
 	c.mu.Lock()
@@ -84,6 +86,28 @@ func (c *Client) Open(ctx context.Context, path string, opts remote.OpenOptions)
 		return nil, err
 	}
 	return f, nil
+}
+
+// openNew opens a file. What denies it may be an open of our own that could not be
+// closed yet: that is waited for.
+func (c *Client) openNew(ctx context.Context, f *File) error {
+	var pause patience
+	for {
+		err := c.do(ctx, f.opening(claimFH))
+		if statusOf(err) != nfsstat.ShareDenied || !c.closesYet() || !pause.wait(ctx, c.cfg.Patience) {
+			return err
+		}
+	}
+}
+
+// closesYet reports whether files of ours are to be closed at the server yet.
+func (c *Client) closesYet() bool {
+	for _, f := range c.openFiles() {
+		if f.left.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Client) newFile(path string, opts remote.OpenOptions) *File {
@@ -326,10 +350,10 @@ func (f *File) returnDelegation(ctx context.Context) {
 
 // probe finds out what the server can do with the file.
 func (f *File) probe(ctx context.Context) error {
-	c, s, a := f.c, f.c.last, &f.got.attr
+	c, granted, a := f.c, f.c.granted.Load(), &f.got.attr
 	f.limits = remote.Limits{
-		Read:  ioLimit(c.cfg.MaxIO, a.has.has(attrMaxRead), a.maxRead, s.fore.maxResponse),
-		Write: ioLimit(c.cfg.MaxIO, a.has.has(attrMaxWrite), a.maxWrite, s.fore.maxRequest),
+		Read:  ioLimit(c.cfg.MaxIO, a.has.has(attrMaxRead), a.maxRead, granted.maxResponse),
+		Write: ioLimit(c.cfg.MaxIO, a.has.has(attrMaxWrite), a.maxWrite, granted.maxRequest),
 	}
 	if c.minor < 2 {
 		return nil
@@ -400,23 +424,34 @@ func (f *File) Close() error {
 	return f.gate.Close(f.release)
 }
 
-// release closes the file at the server.
+// release closes the file at the server, or leaves that to keep: an open that stays
+// would be in the way of the next.
 func (f *File) release() error {
 	c := f.c
-	c.mu.Lock()
-	_, open := c.files[f]
-	delete(c.files, f)
-	c.mu.Unlock()
-	if s := c.current.Load(); !open || s == nil || f.lost.Load() || !c.transports[0].Connected() {
+	if f.state.Load() == nil || f.failed() != nil {
+		c.forget(f)
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
-	defer cancel()
-	// Nobody needs to know how it went: a state that stays behind goes with the lease.
-	_ = c.do(ctx, &chain{steps: []step{putFH(f.fh), {
-		op:     opClose,
-		args:   func(b []byte) []byte { return appendStateID(xdr.AppendUint32(b, 0), f.stateID()) },
-		result: func(r *results) { readStateID(r) },
-	}}})
+	if s := c.current.Load(); s != nil && !f.lost.Load() && c.transports[0].Connected() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+		defer cancel()
+		if err := c.do(ctx, f.closeOp()); err == nil || statusOf(err) != nfsstat.OK {
+			c.forget(f)
+			return nil
+		}
+	}
+	f.left.Store(true)
+	c.rouse()
 	return nil
+}
+
+func (f *File) closeOp() *chain { return f.closeOf(f.stateID()) }
+
+// closeOf is CLOSE of an open.
+func (f *File) closeOf(id stateID) *chain {
+	return &chain{steps: []step{putFH(f.fh), {
+		op:     opClose,
+		args:   func(b []byte) []byte { return appendStateID(xdr.AppendUint32(b, 0), id) },
+		result: func(r *results) { readStateID(r) },
+	}}}
 }

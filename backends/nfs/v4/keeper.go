@@ -25,14 +25,12 @@ func (c *Client) keep(life context.Context) {
 const (
 	firstRecovery = 20 * time.Millisecond
 	mostRecovery  = 2 * time.Second
-	// lasting is how long a session has to last to say nothing against the next.
-	lasting = time.Second
 )
 
 // mend does what there is to do until there is a session and every file is open.
 func (c *Client) mend(life context.Context) {
 	delay := time.Duration(0)
-	if time.Since(c.made) < lasting {
+	if !c.last.proven.Load() { // not one call went well in it
 		delay = min(max(2*c.delay, firstRecovery), mostRecovery)
 	}
 	for life.Err() == nil {
@@ -78,7 +76,6 @@ func (c *Client) recover(life context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.made = time.Now()
 	c.publish(next)
 	c.cfg.Logger.Info("NFS session made again", "server", c.server, "new client", fresh)
 	return nil
@@ -109,6 +106,10 @@ func (c *Client) reclaim(life context.Context, s *session) error {
 	files := c.openFiles()
 	var late []*File
 	for _, f := range files {
+		if f.left.Load() { // the server has forgotten it
+			c.forget(f)
+			continue
+		}
 		err := c.now(life, s, f.opening(claimPrevious))
 		if err == nil {
 			err = f.adopt()
@@ -145,7 +146,9 @@ func (c *Client) reclaim(life context.Context, s *session) error {
 func (c *Client) reopen(life context.Context, s *session, f *File) error {
 	err := c.now(life, s, f.opening(claimFH))
 	if err == nil {
-		err = f.adopt()
+		if err = f.adopt(); err != nil {
+			_ = c.now(life, s, f.closeOf(f.got.state))
+		}
 	}
 	if err == nil || passing(err) {
 		return err
@@ -157,7 +160,7 @@ func (c *Client) reopen(life context.Context, s *session, f *File) error {
 
 // restore has written again what may be lost.
 func (c *Client) restore(life context.Context, s *session, f *File) error {
-	if f.opts.Kept == nil || f.failed() != nil {
+	if f.opts.Kept == nil || f.left.Load() || f.failed() != nil {
 		return nil
 	}
 	var err error
@@ -225,12 +228,14 @@ func (c *Client) reopenLost(life context.Context) (more bool) {
 		c.findRevoked(life, s)
 	}
 	for _, f := range c.openFiles() {
-		if !f.isLost() {
-			continue
-		}
-		err := c.reopen(life, s, f)
-		if err == nil {
-			err = c.restore(life, s, f)
+		var err error
+		switch {
+		case f.left.Load():
+			err = c.bury(life, s, f)
+		case f.isLost():
+			if err = c.reopen(life, s, f); err == nil {
+				err = c.restore(life, s, f)
+			}
 		}
 		if err != nil {
 			if errors.Is(err, errSessionGone) {
@@ -240,6 +245,23 @@ func (c *Client) reopenLost(life context.Context) (more bool) {
 		}
 	}
 	return false
+}
+
+// bury closes a file at the server that could not be closed when its owner was done.
+func (c *Client) bury(life context.Context, s *session, f *File) error {
+	if err := c.now(life, s, f.closeOp()); err != nil && passing(err) {
+		return err
+	}
+	c.forget(f)
+	return nil
+}
+
+// forget takes a file out of the table.
+func (c *Client) forget(f *File) {
+	c.mu.Lock()
+	delete(c.files, f)
+	c.mu.Unlock()
+	f.tell(nil)
 }
 
 // findRevoked asks which stateids the server has revoked, and lets it forget them.

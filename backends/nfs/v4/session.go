@@ -20,6 +20,7 @@ type session struct {
 	revoked atomic.Bool
 	looked  atomic.Int64
 	reclaim atomic.Bool // the server wants all opened again
+	proven  atomic.Bool // a call went well after recovery
 }
 
 // channel are a session's limits in one direction (RFC 8881, section 18.36,

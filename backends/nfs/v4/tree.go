@@ -67,7 +67,7 @@ func (c *Client) walk(ctx context.Context, p string, follow bool) (handle, *attr
 // names that it took: all of them, or those up to something that is no folder.
 func (c *Client) descend(ctx context.Context, todo []string) (handle, *attributes, int, error) {
 	// SEQUENCE, PUTFH, GETFH and GETATTR besides the names.
-	most := max(1, int(c.last.fore.maxOps)-4)
+	most := max(1, int(c.granted.Load().maxOps)-4)
 	start := putRoot()
 	for done := 0; ; {
 		part := todo[done:min(len(todo), done+most)]
@@ -156,10 +156,11 @@ func (t tree) Create(ctx context.Context, p string, set remote.SetAttr) error {
 			return xdr.AppendString(xdr.AppendUint32(b, claimNull), name)
 		},
 		result: func(r *results) { readOpen(r, &f.got) },
-	}, getFH(&f.fh)}})
+	}, getFH(&f.fh), getAttr(fileAttrs, &f.got.attr)}})
 	if err != nil {
 		return err
 	}
+	f.id = f.got.attr.ID
 	f.state.Store(&f.got.state)
 	c.mu.Lock()
 	c.files[f] = struct{}{}
@@ -336,7 +337,7 @@ type listing struct {
 }
 
 func (l *listing) read(ctx context.Context) error {
-	most := uint32(min(listBytes, int(l.c.last.fore.maxResponse)-overhead/2))
+	most := uint32(min(listBytes, int(l.c.granted.Load().maxResponse)-overhead/2))
 	for !l.end {
 		cookie := l.cookie
 		var part []remote.Entry
