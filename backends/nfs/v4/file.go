@@ -74,7 +74,7 @@ func (c *Client) Open(ctx context.Context, path string, opts remote.OpenOptions)
 		return nil, openError(err)
 	}
 	if err := f.adopt(); err != nil {
-		_ = c.do(ctx, f.closeOf(f.got.state))
+		_ = c.do(ctx, f.closeOf(func() stateID { return f.got.state }))
 		return nil, err
 	}
 	c.mu.Lock()
@@ -445,13 +445,14 @@ func (f *File) release() error {
 	return nil
 }
 
-func (f *File) closeOp() *chain { return f.closeOf(f.stateID()) }
+// closeOp is CLOSE of the file's open, which can become another while it is tried.
+func (f *File) closeOp() *chain { return f.closeOf(f.stateID) }
 
 // closeOf is CLOSE of an open.
-func (f *File) closeOf(id stateID) *chain {
+func (f *File) closeOf(id func() stateID) *chain {
 	return &chain{steps: []step{putFH(f.fh), {
 		op:     opClose,
-		args:   func(b []byte) []byte { return appendStateID(xdr.AppendUint32(b, 0), id) },
+		args:   func(b []byte) []byte { return appendStateID(xdr.AppendUint32(b, 0), id()) },
 		result: func(r *results) { readStateID(r) },
 	}}}
 }

@@ -147,7 +147,7 @@ func (c *Client) reopen(life context.Context, s *session, f *File) error {
 	err := c.now(life, s, f.opening(claimFH))
 	if err == nil {
 		if err = f.adopt(); err != nil {
-			_ = c.now(life, s, f.closeOf(f.got.state))
+			_ = c.now(life, s, f.closeOf(func() stateID { return f.got.state }))
 		}
 	}
 	if err == nil || passing(err) {
