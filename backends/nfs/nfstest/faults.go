@@ -3,7 +3,7 @@ package nfstest
 // Frame is a way to send a reply.
 type Frame int
 
-// The ways. All but FrameBytes end the connection.
+// The ways. All but the first two end the connection.
 const (
 	FrameWhole     Frame = iota // one record of one fragment
 	FrameBytes                  // fragments of one byte each

@@ -93,9 +93,9 @@ func (q *request) serve() {
 
 // dispatch executes the call, and is false if there is to be no reply.
 func (q *request) dispatch(program, version, procedure uint32) bool {
-	o := &q.srv.options
+	o, v4 := &q.srv.options, q.srv.serves(0, true)
 	switch {
-	case program == programNFS && version == 4 && len(o.Minor) > 0:
+	case program == programNFS && version == 4 && v4:
 		return q.nfs4(procedure)
 	case program == programNFS && version == 3 && !o.NoV3:
 		return q.procedure(nfs3[:], "v3.", procedure)
@@ -108,7 +108,7 @@ func (q *request) dispatch(program, version, procedure uint32) bool {
 		if o.NoV3 {
 			q.low = 4
 		}
-		if len(o.Minor) == 0 {
+		if !v4 {
 			q.high = 3
 		}
 	case !o.NoV3 && (program == programMount || program == programPortmap):
