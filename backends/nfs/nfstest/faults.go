@@ -55,6 +55,7 @@ type Action struct {
 
 // merge adds what b asks for about the reply.
 func (a *Action) merge(b *Action) {
+	a.CutBefore = a.CutBefore || b.CutBefore
 	a.CutAfter = a.CutAfter || b.CutAfter
 	a.Drop = a.Drop || b.Drop
 	a.Twice = a.Twice || b.Twice

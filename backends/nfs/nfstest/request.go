@@ -86,8 +86,11 @@ func (q *request) serve() {
 	for _, v := range []uint32{1, 0, 0, 0, 0} { // REPLY, MSG_ACCEPTED, AUTH_NONE, SUCCESS
 		q.out = xdr.AppendUint32(q.out, v)
 	}
-	if q.dispatch(program, programVersion, procedure) {
+	switch {
+	case q.dispatch(program, programVersion, procedure):
 		q.reply()
+	case q.act.CutBefore: // only now that the slot is free again
+		q.conn.cut()
 	}
 }
 
@@ -213,12 +216,8 @@ func (q *request) enter(op string, args []byte) (Action, bool) {
 			return act, false
 		}
 	}
-	if act.CutBefore {
-		q.conn.cut()
-		return act, false
-	}
 	q.act.merge(&act)
-	return act, true
+	return act, !act.CutBefore
 }
 
 // wait lets the connection's next call begin and waits; it is false if this server
