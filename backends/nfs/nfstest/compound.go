@@ -3,7 +3,6 @@ package nfstest
 import (
 	"encoding/binary"
 	"hash/fnv"
-	"slices"
 
 	"sluice/backends/nfs/xdr"
 )
@@ -64,7 +63,7 @@ func (q *request) nfs4(procedure uint32) bool {
 	switch {
 	case act.Status != ok:
 		c.status = act.Status
-	case !slices.Contains(q.srv.options.Minor, c.minor):
+	case !q.srv.serves(c.minor, false):
 		c.status = errMinorVersMismatch
 	default:
 		alive = c.execute()

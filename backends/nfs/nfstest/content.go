@@ -5,7 +5,7 @@ const (
 	// maxSize is the largest file; pages are kept one by one, so it costs nothing.
 	maxSize = 1 << 46
 	// maxReserve bounds what one ALLOCATE may take, and with it the server's memory.
-	maxReserve = 1 << 33
+	maxReserve = 1 << 30
 )
 
 type page [pageSize]byte

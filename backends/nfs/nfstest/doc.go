@@ -16,6 +16,10 @@
 // "COMPOUND" for the whole), procedures of NFSv3 "v3.READ", of MOUNT "mount.MNT", of the
 // port mapper "portmap.GETPORT", and "v4.NULL". "*" is any of them.
 //
+// Where the RFCs leave a choice it takes the one that is harder for clients. What
+// ALLOCATE, DEALLOCATE, COPY and CLONE did is durable only after a COMMIT; an open needs
+// RECLAIM_COMPLETE before it; NFSv3 has no reply cache, so what is repeated runs twice.
+//
 // It reads the RFCs by itself: nothing of the client is used but the encoding of
 // integers and strings, so that an error in one is not repeated in the other.
 //
@@ -23,5 +27,6 @@
 // for each call. The calls of a connection run one after the other in the order of
 // their arrival; one that [Server.Delay] holds lets the next go ahead. All of them belong
 // to the Server, whose Close ends and awaits them. Server.mu guards all state, and is
-// not held while a hook runs or bytes are sent.
+// not held while a hook runs or bytes are sent. As the answer to a callback comes on a
+// connection whose reader waits for the hook, a hook must not wait for a callback.
 package nfstest

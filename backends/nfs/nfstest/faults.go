@@ -3,7 +3,7 @@ package nfstest
 // Frame is a way to send a reply.
 type Frame int
 
-// The ways. All but FrameBytes end the connection.
+// The ways. All but the first two end the connection.
 const (
 	FrameWhole     Frame = iota // one record of one fragment
 	FrameBytes                  // fragments of one byte each
@@ -55,6 +55,7 @@ type Action struct {
 
 // merge adds what b asks for about the reply.
 func (a *Action) merge(b *Action) {
+	a.CutBefore = a.CutBefore || b.CutBefore
 	a.CutAfter = a.CutAfter || b.CutAfter
 	a.Drop = a.Drop || b.Drop
 	a.Twice = a.Twice || b.Twice

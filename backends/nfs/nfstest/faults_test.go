@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"maps"
 	"strings"
 	"testing"
 
@@ -24,91 +25,116 @@ func once(op string, act Action) func(string, []byte) Action {
 
 func getfh() []byte { return op(10) }
 
+// replyCase is something that a hook does to a reply, and what the client sees then.
+type replyCase struct {
+	act   Action
+	check func(t *testing.T, c *sessioned)
+}
+
+// recordCases are about records, messageCases about what is in them.
+var recordCases = map[string]replyCase{
+	"twice": {Action{Twice: true}, func(t *testing.T, c *sessioned) {
+		if a, b := c.receive(), c.receive(); !bytes.Equal(a, b) {
+			t.Error("two replies that differ")
+		}
+	}},
+	"another xid": {Action{WrongXID: true}, func(t *testing.T, c *sessioned) {
+		if binary.BigEndian.Uint32(c.receive()) == c.xid {
+			t.Error("the right xid")
+		}
+	}},
+	"raw": {Action{Raw: []byte("raw bytes")}, func(t *testing.T, c *sessioned) {
+		if got := c.receive(); string(got) != "raw bytes" {
+			t.Errorf("%q", got)
+		}
+	}},
+	"without a record": {Action{Wire: []byte("0123456")}, func(t *testing.T, c *sessioned) {
+		got := make([]byte, 7)
+		if _, err := io.ReadFull(c.in, got); err != nil || string(got) != "0123456" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}},
+	"fragments of a byte": {Action{Frame: FrameBytes}, func(t *testing.T, c *sessioned) {
+		var mark [5]byte
+		if _, err := io.ReadFull(c.in, mark[:]); err != nil || binary.BigEndian.Uint32(mark[:]) != 1 {
+			t.Errorf("%x, %v", mark, err)
+		}
+		c.receive()
+	}},
+	"a huge record": {Action{Frame: FrameHuge}, func(t *testing.T, c *sessioned) {
+		got, err := io.ReadAll(c.in)
+		if err != nil || !bytes.HasPrefix(got, []byte{255, 255, 255, 255}) {
+			t.Errorf("%x, %v", got, err)
+		}
+	}},
+	"half a record": {Action{Frame: FrameTruncated}, func(t *testing.T, c *sessioned) {
+		got, err := io.ReadAll(c.in)
+		if n := int(binary.BigEndian.Uint32(got) &^ lastMark); err != nil || len(got) != 4+n/2 {
+			t.Errorf("%x, %v", got, err)
+		}
+	}},
+	"cut at a byte": {Action{CutAt: 9}, func(t *testing.T, c *sessioned) {
+		if got, err := io.ReadAll(c.in); len(got) != 9 || err != nil {
+			t.Errorf("%x, %v", got, err)
+		}
+	}},
+	"empty fragments": {Action{Frame: FrameEmpty}, func(t *testing.T, c *sessioned) {
+		got := make([]byte, 1<<20)
+		if _, err := io.ReadFull(c.in, got); err != nil || !bytes.Equal(got, make([]byte, 1<<20)) {
+			t.Error("something else came")
+		}
+	}},
+}
+
+var messageCases = map[string]replyCase{
+	"accept_stat": {Action{Accept: systemErr}, func(t *testing.T, c *sessioned) {
+		if got := c.receive(); len(got) != headerSize || got[headerSize-1] != systemErr {
+			t.Errorf("%x", got)
+		}
+	}},
+	"a status": {Action{Status: errDelay}, func(t *testing.T, c *sessioned) {
+		if status := c.finish().ok(24).next(10); status != errDelay {
+			t.Errorf("status %d", status)
+		}
+	}},
+	"another operation": {Action{Result: func(p []byte) []byte { return append(u32(9), p[4:]...) }},
+		func(t *testing.T, c *sessioned) { c.finish().ok(24).ok(9) }},
+	"a longer result": {Action{Result: func(p []byte) []byte { return append(p, 0, 0, 0, 1) }},
+		func(t *testing.T, c *sessioned) {
+			p := c.finish().ok(24).ok(10)
+			p.r.Opaque(64)
+			if p.r.Uint32() != 1 || p.r.Len() != 0 {
+				t.Error("nothing more")
+			}
+		}},
+	"more results": {Action{Edit: Results(1)}, func(t *testing.T, c *sessioned) {
+		if p := c.reply(c.results(c.receive())); p.n != 4 {
+			t.Errorf("%d results", p.n)
+		}
+	}},
+	"a huge length": {Action{Result: Patch(8, 1<<32-1)}, func(t *testing.T, c *sessioned) {
+		if p := c.finish().ok(24).ok(10); p.r.Uint32() != 1<<32-1 {
+			t.Error("an honest length")
+		}
+	}},
+	"a short result": {Action{Result: Shorten(4)}, func(t *testing.T, c *sessioned) {
+		if p := c.finish().ok(24).ok(10); p.r.Len() != 16 {
+			t.Errorf("%d bytes left", p.r.Len())
+		}
+	}},
+	"edited": {Action{Edit: func(msg []byte) []byte { return msg[:10] }}, func(t *testing.T, c *sessioned) {
+		if len(c.receive()) != 10 {
+			t.Error("another length")
+		}
+	}},
+	"cut before": {Action{CutBefore: true}, func(t *testing.T, c *sessioned) { c.gone() }},
+	"cut after":  {Action{CutAfter: true}, func(t *testing.T, c *sessioned) { c.gone() }},
+}
+
 // TestReplies: what a hook may do to a reply, on the bytes of the connection.
 func TestReplies(t *testing.T) {
-	cases := map[string]struct {
-		act   Action
-		check func(t *testing.T, c *sessioned)
-	}{
-		"twice": {Action{Twice: true}, func(t *testing.T, c *sessioned) {
-			if a, b := c.receive(), c.receive(); !bytes.Equal(a, b) {
-				t.Error("two replies that differ")
-			}
-		}},
-		"another xid": {Action{WrongXID: true}, func(t *testing.T, c *sessioned) {
-			if binary.BigEndian.Uint32(c.receive()) == c.xid {
-				t.Error("the right xid")
-			}
-		}},
-		"raw": {Action{Raw: []byte("raw bytes")}, func(t *testing.T, c *sessioned) {
-			if got := c.receive(); string(got) != "raw bytes" {
-				t.Errorf("%q", got)
-			}
-		}},
-		"without a record": {Action{Wire: []byte("0123456")}, func(t *testing.T, c *sessioned) {
-			got := make([]byte, 7)
-			if _, err := io.ReadFull(c.in, got); err != nil || string(got) != "0123456" {
-				t.Errorf("%q, %v", got, err)
-			}
-		}},
-		"fragments of a byte": {Action{Frame: FrameBytes}, func(t *testing.T, c *sessioned) {
-			var mark [5]byte
-			if _, err := io.ReadFull(c.in, mark[:]); err != nil || binary.BigEndian.Uint32(mark[:]) != 1 {
-				t.Errorf("%x, %v", mark, err)
-			}
-			c.receive()
-		}},
-		"a huge record": {Action{Frame: FrameHuge}, func(t *testing.T, c *sessioned) {
-			got, err := io.ReadAll(c.in)
-			if err != nil || !bytes.HasPrefix(got, []byte{255, 255, 255, 255}) {
-				t.Errorf("%x, %v", got, err)
-			}
-		}},
-		"half a record": {Action{Frame: FrameTruncated}, func(t *testing.T, c *sessioned) {
-			got, err := io.ReadAll(c.in)
-			if n := int(binary.BigEndian.Uint32(got) &^ lastMark); err != nil || len(got) != 4+n/2 {
-				t.Errorf("%x, %v", got, err)
-			}
-		}},
-		"cut at a byte": {Action{CutAt: 9}, func(t *testing.T, c *sessioned) {
-			if got, err := io.ReadAll(c.in); len(got) != 9 || err != nil {
-				t.Errorf("%x, %v", got, err)
-			}
-		}},
-		"empty fragments": {Action{Frame: FrameEmpty}, func(t *testing.T, c *sessioned) {
-			got := make([]byte, 1<<20)
-			if _, err := io.ReadFull(c.in, got); err != nil || !bytes.Equal(got, make([]byte, 1<<20)) {
-				t.Error("something else came")
-			}
-		}},
-		"accept_stat": {Action{Accept: systemErr}, func(t *testing.T, c *sessioned) {
-			if got := c.receive(); len(got) != headerSize || got[headerSize-1] != systemErr {
-				t.Errorf("%x", got)
-			}
-		}},
-		"a status": {Action{Status: errDelay}, func(t *testing.T, c *sessioned) {
-			if status := c.finish().ok(24).next(10); status != errDelay {
-				t.Errorf("status %d", status)
-			}
-		}},
-		"another operation": {Action{Result: func(p []byte) []byte { return append(u32(9), p[4:]...) }},
-			func(t *testing.T, c *sessioned) { c.finish().ok(24).ok(9) }},
-		"a longer result": {Action{Result: func(p []byte) []byte { return append(p, 0, 0, 0, 1) }},
-			func(t *testing.T, c *sessioned) {
-				p := c.finish().ok(24).ok(10)
-				p.r.Opaque(64)
-				if p.r.Uint32() != 1 || p.r.Len() != 0 {
-					t.Error("nothing more")
-				}
-			}},
-		"edited": {Action{Edit: func(msg []byte) []byte { return msg[:10] }}, func(t *testing.T, c *sessioned) {
-			if len(c.receive()) != 10 {
-				t.Error("another length")
-			}
-		}},
-		"cut before": {Action{CutBefore: true}, func(t *testing.T, c *sessioned) { c.gone() }},
-		"cut after":  {Action{CutAfter: true}, func(t *testing.T, c *sessioned) { c.gone() }},
-	}
+	cases := maps.Clone(recordCases)
+	maps.Copy(cases, messageCases)
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			s := Start(t, Options{})
@@ -254,6 +280,11 @@ func TestStop(t *testing.T) {
 		t.Errorf("%v", addrs)
 	}
 	c := join(t, s)
+	s.SetMinor(1)
+	if p := c.reply(c.call(100003, 4, 1, compoundArgs(2, op(24)))); p.status != errMinorVersMismatch {
+		t.Errorf("minor version 2: status %d", p.status)
+	}
+	s.SetMinor(1, 2)
 	s.Stop()
 	c.gone()
 	if err := s.Resume(); err != nil {

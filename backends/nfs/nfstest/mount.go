@@ -69,7 +69,7 @@ func (q *request) getport() uint32 {
 	program, version, protocol := q.args.Uint32(), q.args.Uint32(), q.args.Uint32()
 	q.args.Skip(4)
 	port := uint32(0)
-	served := program == programNFS && (version == 3 || version == 4 && len(q.srv.options.Minor) > 0) ||
+	served := program == programNFS && (version == 3 || version == 4 && len(q.srv.minor) > 0) ||
 		program == programMount && version == 3 || program == programPortmap && version == 2
 	if served && protocol == tcp {
 		port = uint32(portOf(q.srv.addrs[0]))

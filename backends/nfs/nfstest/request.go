@@ -86,16 +86,19 @@ func (q *request) serve() {
 	for _, v := range []uint32{1, 0, 0, 0, 0} { // REPLY, MSG_ACCEPTED, AUTH_NONE, SUCCESS
 		q.out = xdr.AppendUint32(q.out, v)
 	}
-	if q.dispatch(program, programVersion, procedure) {
+	switch {
+	case q.dispatch(program, programVersion, procedure):
 		q.reply()
+	case q.act.CutBefore: // only now that the slot is free again
+		q.conn.cut()
 	}
 }
 
 // dispatch executes the call, and is false if there is to be no reply.
 func (q *request) dispatch(program, version, procedure uint32) bool {
-	o := &q.srv.options
+	o, v4 := &q.srv.options, q.srv.serves(0, true)
 	switch {
-	case program == programNFS && version == 4 && len(o.Minor) > 0:
+	case program == programNFS && version == 4 && v4:
 		return q.nfs4(procedure)
 	case program == programNFS && version == 3 && !o.NoV3:
 		return q.procedure(nfs3[:], "v3.", procedure)
@@ -108,7 +111,7 @@ func (q *request) dispatch(program, version, procedure uint32) bool {
 		if o.NoV3 {
 			q.low = 4
 		}
-		if len(o.Minor) == 0 {
+		if !v4 {
 			q.high = 3
 		}
 	case !o.NoV3 && (program == programMount || program == programPortmap):
@@ -213,12 +216,8 @@ func (q *request) enter(op string, args []byte) (Action, bool) {
 			return act, false
 		}
 	}
-	if act.CutBefore {
-		q.conn.cut()
-		return act, false
-	}
 	q.act.merge(&act)
-	return act, true
+	return act, !act.CutBefore
 }
 
 // wait lets the connection's next call begin and waits; it is false if this server

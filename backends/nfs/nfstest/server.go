@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -69,6 +70,7 @@ type Server struct {
 	conns     map[*conn]struct{}
 	conned    int // connections so far
 	limits    Limits
+	minor     []uint32
 	tree      *tree
 	inst      *instance
 	boots     uint32
@@ -104,7 +106,7 @@ func New(options Options) (*Server, error) {
 		options.Lease = 90 * time.Second
 	}
 	options.Limits.defaults()
-	s := &Server{options: options, limits: options.Limits, stop: make(chan struct{}), tree: newTree(), conns: map[*conn]struct{}{}}
+	s := &Server{options: options, limits: options.Limits, minor: options.Minor, stop: make(chan struct{}), tree: newTree(), conns: map[*conn]struct{}{}}
 	s.addrs = append(s.addrs, options.Listen...)
 	for len(s.addrs) == 0 || options.Listen == nil && len(s.addrs) < options.Ports {
 		s.addrs = append(s.addrs, "127.0.0.1:0")
@@ -324,4 +326,18 @@ func (s *Server) SetLimits(change func(*Limits)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.limits)
+}
+
+// SetMinor changes which minor versions of NFSv4 are served, from the next COMPOUND on.
+func (s *Server) SetMinor(minor ...uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.minor = minor
+}
+
+// serves reports whether a minor version is served, and with any whether one is.
+func (s *Server) serves(minor uint32, any bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return any && len(s.minor) > 0 || slices.Contains(s.minor, minor)
 }

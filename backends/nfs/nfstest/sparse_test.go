@@ -76,7 +76,7 @@ func TestCopies(t *testing.T) {
 		t.Error("COPY: another result")
 	}
 	p.r.Skip(8)
-	if !p.r.Bool() || !p.r.Bool() || p.r.Len() != 0 {
+	if consecutive, synchronous := p.r.Bool(), p.r.Bool(); !consecutive || !synchronous || p.r.Len() != 0 {
 		t.Error("COPY: neither consecutive nor synchronous")
 	}
 	f := s.File("/export/to")

@@ -2,6 +2,7 @@ package nfstest
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"time"
 )
@@ -122,25 +123,24 @@ func (t *tree) link(dir *inode, name string, n *inode) {
 	n.touch(false)
 }
 
-// unlink takes a name away, and the node when nobody names or holds it any more.
-func (t *tree) unlink(dir *inode, name string) {
-	for i, e := range dir.entries {
-		if e.name != name {
-			continue
-		}
-		dir.entries = append(dir.entries[:i:i], dir.entries[i+1:]...)
-		dir.touch(true)
-		if e.node.kind == kindDir {
-			dir.links--
-			e.node.links = 0
-		} else {
-			e.node.links--
-		}
-		e.node.touch(false)
-		t.settle(e.node)
-		return
+// detach takes a name away.
+func (t *tree) detach(dir *inode, name string) *inode {
+	i := slices.IndexFunc(dir.entries, func(e dirent) bool { return e.name == name })
+	n := dir.entries[i].node
+	dir.entries = append(dir.entries[:i:i], dir.entries[i+1:]...)
+	dir.touch(true)
+	if n.kind == kindDir {
+		dir.links--
+		n.links = 0
+	} else {
+		n.links--
 	}
+	n.touch(false)
+	return n
 }
+
+// unlink takes a name away, and the node when nobody names or holds it any more.
+func (t *tree) unlink(dir *inode, name string) { t.settle(t.detach(dir, name)) }
 
 // settle forgets a node that has no name and no open.
 func (t *tree) settle(n *inode) {
@@ -193,15 +193,7 @@ func (t *tree) rename(from *inode, old string, to *inode, name string) uint32 {
 	case over != nil:
 		t.unlink(to, name)
 	}
-	n.links++ // so that unlink does not take it for the last name
-	t.unlink(from, old)
-	n.links--
-	if n.kind != kindDir {
-		t.link(to, name, n)
-		return ok
-	}
-	t.nodes[n.id] = n
-	t.link(to, name, n)
+	t.link(to, name, t.detach(from, old))
 	return ok
 }
 
