@@ -1,0 +1,5 @@
+//go:build race
+
+package unstable
+
+const raceEnabled = true
