@@ -225,8 +225,10 @@ func (c *fakeClient) Open(_ context.Context, name string, opts remote.OpenOption
 	return f, nil
 }
 
-func (c *fakeClient) Tree() remote.Tree     { return fakeTree(*c) }
-func (c *fakeClient) Status() remote.Status { return remote.Status{Version: "4.2", Connected: 1, Wanted: 1} }
+func (c *fakeClient) Tree() remote.Tree { return fakeTree(*c) }
+func (c *fakeClient) Status() remote.Status {
+	return remote.Status{Version: "4.2", Connected: 1, Wanted: 1}
+}
 func (c *fakeClient) Close() error {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

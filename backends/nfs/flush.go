@@ -82,11 +82,16 @@ func (d *Device) saw(v remote.Verifier) {
 	if c.known.Load() && c.verifier.Load() == uint64(v) {
 		return
 	}
-	before := c.verifier.Swap(uint64(v))
-	if c.known.Swap(true) && before != uint64(v) {
+	if c.learn(v) {
 		d.renewed()
 		c.rouse()
 	}
+}
+
+// learn takes note of the verifier and reports whether it was another one.
+func (c *commits) learn(v remote.Verifier) (changed bool) {
+	before := c.verifier.Swap(uint64(v))
+	return c.known.Swap(true) && before != uint64(v)
 }
 
 // renewed says that the server may have lost all that it had not committed.

@@ -84,7 +84,7 @@ func (a again) Zero(ctx context.Context, off, n int64) (unstable.Verifier, error
 func (a again) Commit(ctx context.Context) (unstable.Verifier, error) {
 	v, err := a.d.file.Commit(ctx)
 	if err == nil {
-		a.d.saw(v)
+		a.d.commits.learn(v)
 	}
 	return unstable.Verifier(v), err
 }
@@ -111,7 +111,7 @@ func (r rawRewriter) Zero(ctx context.Context, off, n int64) (unstable.Verifier,
 func (r rawRewriter) Commit(ctx context.Context) (unstable.Verifier, error) {
 	v, err := r.raw.Commit(ctx)
 	if err == nil {
-		r.d.saw(v)
+		r.d.commits.learn(v)
 	}
 	return unstable.Verifier(v), err
 }
