@@ -33,7 +33,6 @@ type Device struct {
 	noFree atomic.Bool // DEALLOCATE turned out not to work
 
 	log     *unstable.Log // what is written and not committed; nil on a Device that takes no writes
-	keep    int64         // bytes that log may hold
 	commits commits
 }
 
@@ -62,7 +61,7 @@ func open(ctx context.Context, clients *pool, cfg Config, opts block.OpenOptions
 func (d *Device) openFile(ctx context.Context, cfg *Config, opts block.OpenOptions) error {
 	ask := remote.OpenOptions{Write: !opts.ReadOnly, Share: cfg.Share.Or(opts.Share) || opts.Unlocked}
 	if ask.Write {
-		d.keep, d.log = cfg.Keep, unstable.New(cfg.Keep)
+		d.log = unstable.New(cfg.Keep)
 		d.commits.init()
 		ask.Kept = kept{d}
 	}

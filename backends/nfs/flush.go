@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"sluice/backends/nfs/remote"
 	"sluice/backends/nfs/unstable"
@@ -181,60 +180,29 @@ func (d *Device) current(ctx context.Context) error {
 	return d.commit(ctx)
 }
 
-// room waits until n bytes more can be kept. Mostly the committer has seen to that;
-// where it cannot, the caller is told why.
-func (d *Device) room(ctx context.Context, n int64) error {
-	for {
-		if kept := d.log.Kept(); kept == 0 || kept+n <= d.keep {
-			return nil
-		}
-		if err := d.makeRoom(ctx, n); err != nil {
-			return err
-		}
-	}
-}
-
-func (d *Device) makeRoom(ctx context.Context, n int64) error {
-	if err := d.commits.take(ctx); err != nil {
-		return err
-	}
-	defer d.commits.give()
-	if d.log.Kept()+n <= d.keep { // whoever had the turn has made some
-		return nil
-	}
-	return d.commit(ctx)
-}
-
-const (
-	firstRetry = 100 * time.Millisecond
-	mostRetry  = 5 * time.Second
-)
-
 // commitAhead is the committer: it makes room before somebody waits for it, and
-// writes again what is known to be lost before somebody reads it.
+// writes again what is known to be lost before somebody reads it. Where it cannot, those
+// who wait for room are told why, and their next attempt wakes it again.
 func (d *Device) commitAhead(life context.Context) {
-	var retry <-chan time.Time
-	delay := firstRetry
+	failing := false
 	for {
 		select {
 		case <-life.Done():
 			return
 		case <-d.log.Pressing():
 		case <-d.commits.wake:
-		case <-retry:
 		}
 		err := d.tidy(life)
 		if life.Err() != nil {
 			return
 		}
-		if err == nil {
-			retry, delay = nil, firstRetry
-			continue
+		if err != nil {
+			d.log.Refuse(err)
+			if !failing {
+				slog.Warn("NFS writes could not be committed", "image", d.url, "cause", err)
+			}
 		}
-		if retry == nil {
-			slog.Warn("NFS writes could not be committed", "image", d.url, "cause", err)
-		}
-		retry, delay = time.After(delay), min(2*delay, mostRetry)
+		failing = err != nil
 	}
 }
 

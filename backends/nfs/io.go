@@ -81,8 +81,6 @@ func (d *Device) write(ctx context.Context, op string, p []byte, off int64, stab
 	keep := int64(len(p))
 	if stable {
 		keep = 0
-	} else if err := d.room(ctx, keep); err != nil {
-		return d.fail(op, off, err)
 	}
 	change, err := d.log.Begin(ctx, off, int64(len(p)), keep)
 	if err != nil {

@@ -22,7 +22,7 @@ var arrows = []arrow{
 	{"fusefs/...", []string{"block", "block/buffer", "block/gate", "fusefs/..."}},
 	{"backends/nbd", []string{"block/...", "backends", "nbd/..."}},
 	{"backends/nfs/xdr", nil},
-	{"backends/nfs/unstable", nil},
+	{"backends/nfs/unstable", []string{"block", "block/buffer"}},
 	{"backends/nfs/rpc", []string{"block", "backends/nfs/xdr"}},
 	{"backends/nfs/nfsstat", []string{"block"}},
 	{"backends/nfs/remote", nil},
