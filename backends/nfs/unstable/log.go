@@ -97,23 +97,38 @@ type Change struct {
 // nothing else is kept. It fails with the context's error, with Closed, or with what
 // Refuse says.
 func (l *Log) Begin(ctx context.Context, off, n, keep int64) (*Change, error) {
+	return l.begin(ctx, span{off, off + n}, cost(keep), false)
+}
+
+// begin is Begin. first lets the change in before all that wait: some of them wait for
+// room, which Rewrite makes.
+func (l *Log) begin(ctx context.Context, s span, cost int64, first bool) (*Change, error) {
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
 		return nil, block.Closed
 	}
 	c := l.take()
-	c.span, c.cost = span{off, off + n}, cost(keep)
-	if l.admits(c, l.waiting) {
+	c.span, c.cost = s, cost
+	longer := l.waiting
+	if first {
+		longer = nil
+	}
+	if l.admits(c, longer) {
 		l.enter(c)
 		l.mu.Unlock()
 		return c, nil
 	}
-	l.waiting = append(l.waiting, c)
+	l.waiting = slices.Insert(l.waiting, len(longer), c)
 	if !l.fits(c) {
 		l.press()
 	}
 	l.mu.Unlock()
+	return l.wait(ctx, c)
+}
+
+// wait returns when c is let in, or will not be.
+func (l *Log) wait(ctx context.Context, c *Change) (*Change, error) {
 	select {
 	case <-c.ready:
 	case <-ctx.Done():

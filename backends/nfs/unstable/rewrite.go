@@ -28,7 +28,7 @@ const attempts = 8
 // max bytes, commits them and takes them out. Nothing else is under way meanwhile: changes
 // that begin wait for it, and it waits for those that began.
 func (l *Log) Rewrite(ctx context.Context, w Rewriter, max int) error {
-	all, err := l.Begin(ctx, 0, math.MaxInt64, 0)
+	all, err := l.begin(ctx, span{0, math.MaxInt64}, cost(0), true)
 	if err != nil {
 		return err
 	}
