@@ -79,28 +79,14 @@ func (s *Store) fill(ctx context.Context, name string, opts block.CreateOptions)
 	return err
 }
 
-// reserve claims space for the first n bytes. Until a COMMIT that has the verifier of
-// one from before, it may be lost.
+// reserve claims space for the first n bytes.
 func (d *Device) reserve(ctx context.Context, n int64) error {
 	if d.allocator == nil {
 		return block.Errorf(block.Unsupported, "create", d.url, -1,
 			"the server cannot reserve space (NFS 4.2 can): create it without, or with zeroes written (full)")
 	}
-	before, err := d.verifier(ctx)
-	for range commitTries {
-		if err != nil {
-			return err
-		}
-		if err = d.allocator.Allocate(ctx, 0, n); err != nil {
-			return err
-		}
-		var after remote.Verifier
-		if after, err = d.file.Commit(ctx); err == nil && after == before {
-			return nil
-		}
-		before = after
-	}
-	return fmt.Errorf("the server has lost what it reserved %d times in a row: %w", commitTries, block.Transient)
+	_, err := d.untilDurable(ctx, func() (int64, error) { return n, d.allocator.Allocate(ctx, 0, n) })
+	return err
 }
 
 // umask is the process's. Where it cannot be found out, nobody else may use a new

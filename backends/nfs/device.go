@@ -30,7 +30,8 @@ type Device struct {
 	gate gate.Gate
 	once sync.Once // the first Close
 
-	noFree atomic.Bool // DEALLOCATE turned out not to work
+	// What turned out not to work.
+	noFree, noClone, noCopy atomic.Bool
 
 	log     *unstable.Log // what is written and not committed; nil on a Device that takes no writes
 	commits commits
@@ -133,6 +134,9 @@ func (d *Device) capabilities() block.Cap {
 	caps |= block.CapFUA | block.CapZero | block.CapResize
 	if d.allocator != nil {
 		caps |= block.CapDiscard
+	}
+	if d.copier != nil {
+		caps |= block.CapCopy
 	}
 	return caps
 }

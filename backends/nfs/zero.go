@@ -95,6 +95,7 @@ func (d *Device) verifier(ctx context.Context) (remote.Verifier, error) {
 	if !c.known.Load() {
 		v, err := d.file.Commit(ctx)
 		if err != nil {
+			d.log.CommitFailed()
 			return 0, err
 		}
 		d.saw(v)

@@ -82,3 +82,14 @@ func (f *Full) BitmapExtents(_ context.Context, name string, _, n int64, dst []b
 	}
 	return append(dst, block.Extent{Len: n, State: block.Dirty}), nil
 }
+
+// CloneRange implements block.Copier; it is Unsupported.
+func (f *Full) CloneRange(_ context.Context, _ block.Device, _, off, _ int64) error {
+	return block.Errorf(block.Unsupported, "copy", "", off, "")
+}
+
+// CopyRange implements block.Copier; it is Unsupported. No filter passes it on: the
+// bytes would go past it.
+func (f *Full) CopyRange(ctx context.Context, from block.Device, fromOff, off, n int64) (int64, error) {
+	return 0, f.CloneRange(ctx, from, fromOff, off, n)
+}

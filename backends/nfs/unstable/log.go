@@ -231,6 +231,12 @@ func (c *Change) Unstable(p []byte, v Verifier) {
 // Stable ends the change: it is durable.
 func (c *Change) Stable() { c.finish(entry{span: c.span, kind: mask, cost: entryCost}, true) }
 
+// StableFirst ends the change: its first n bytes are durable, and nothing was done to the
+// others.
+func (c *Change) StableFirst(n int64) {
+	c.finish(entry{span: span{c.span.off, c.span.off + n}, kind: mask, cost: entryCost}, true)
+}
+
 // Zeroed ends the change: the range reads as zeroes, and that is not known to be durable.
 // v is the verifier that was known before the change was sent.
 func (c *Change) Zeroed(v Verifier) {

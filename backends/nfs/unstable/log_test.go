@@ -95,7 +95,7 @@ func begin(t testing.TB, l *Log, off, n, keep int64) *Change {
 }
 
 // write is a whole UNSTABLE write.
-func write(t testing.TB, l *Log, d *disk, b byte, n, off int64) {
+func (d *disk) write(t testing.TB, l *Log, b byte, n, off int64) {
 	t.Helper()
 	c := begin(t, l, off, n, n)
 	p := bytes.Repeat([]byte{b}, int(n))
@@ -106,9 +106,9 @@ func write(t testing.TB, l *Log, d *disk, b byte, n, off int64) {
 func TestCommit(t *testing.T) {
 	l, d := New(1<<20), newDisk(1<<16)
 	defer l.Close()
-	write(t, l, d, 1, 4096, 0)
+	d.write(t, l, 1, 4096, 0)
 	m := l.Mark()
-	write(t, l, d, 2, 4096, 4096)
+	d.write(t, l, 2, 4096, 4096)
 	v, _ := d.Commit(background)
 	if kept := l.Kept(); !l.Committed(m, v) || l.Kept() != kept/2 {
 		t.Error(l.Kept())
@@ -123,9 +123,9 @@ func TestCommit(t *testing.T) {
 func TestDurableBytesHideOlderOnes(t *testing.T) {
 	l, d := New(1<<20), newDisk(1<<16)
 	defer l.Close()
-	write(t, l, d, 1, 8192, 0)
+	d.write(t, l, 1, 8192, 0)
 	d.crash()
-	write(t, l, d, 2, 4096, 4096)
+	d.write(t, l, 2, 4096, 4096)
 	c := begin(t, l, 0, 512, 0)
 	d.stable(bytes.Repeat([]byte{3}, 512), 0)
 	c.Stable()
@@ -205,7 +205,7 @@ func TestRoom(t *testing.T) {
 		t.Error(err)
 	}
 	for i := range int64(3) {
-		write(t, l, d, 1, 4096, i*4096)
+		d.write(t, l, 1, 4096, i*4096)
 	}
 	<-l.Pressing()
 	start(1 << 20)
@@ -241,8 +241,8 @@ func TestRoom(t *testing.T) {
 func TestTruncate(t *testing.T) {
 	l, d := New(1<<20), newDisk(1<<16)
 	defer l.Close()
-	write(t, l, d, 1, 8192, 0)
-	write(t, l, d, 2, 4096, 8192)
+	d.write(t, l, 1, 8192, 0)
+	d.write(t, l, 2, 4096, 8192)
 	d.crash()
 	l.Truncate(5000)
 	l.NewInstance()
@@ -259,8 +259,8 @@ func TestTruncate(t *testing.T) {
 func TestLossesDuringARewrite(t *testing.T) {
 	for _, crashes := range []int{1, 3, attempts} {
 		l, d := New(1<<20), newDisk(1<<16)
-		write(t, l, d, 1, 4096, 0)
-		write(t, l, d, 2, 4096, 8192)
+		d.write(t, l, 1, 4096, 0)
+		d.write(t, l, 2, 4096, 8192)
 		c := begin(t, l, 4096, 512, 0)
 		v, _ := d.Zero(background, 4096, 512)
 		c.Zeroed(v)
@@ -296,8 +296,8 @@ func TestLossesDuringARewrite(t *testing.T) {
 func TestRestoreWhileARewriteIsParked(t *testing.T) {
 	l, d := New(1<<20), newDisk(1<<16)
 	defer l.Close()
-	write(t, l, d, 1, 4096, 0)
-	write(t, l, d, 2, 4096, 8192)
+	d.write(t, l, 1, 4096, 0)
+	d.write(t, l, 2, 4096, 8192)
 	d.crash()
 	l.NewInstance()
 	once := true
@@ -431,7 +431,7 @@ func TestParallel(t *testing.T) {
 	for g := range int64(8) {
 		writers.Go(func() {
 			for i := range int64(300) {
-				write(t, l, d, byte(i), 4096, g<<16+i%16*4096)
+				d.write(t, l, byte(i), 4096, g<<16+i%16*4096)
 			}
 		})
 	}
