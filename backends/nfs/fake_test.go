@@ -22,15 +22,16 @@ import (
 type server struct {
 	calls sync.RWMutex
 
-	mu       sync.Mutex
-	nodes    map[string]*node
-	verifier remote.Verifier
-	open     map[*fakeFile]struct{}
-	clients  int // made and not closed
-	commits  int
-	writes   int
-	inode    uint64
-	denied   map[*node]bool
+	mu         sync.Mutex
+	nodes      map[string]*node
+	verifier   remote.Verifier
+	open       map[*fakeFile]struct{}
+	clients    int // made and not closed
+	commits    int
+	changes    int // for every
+	writeCalls int
+	inode      uint64
+	denied     map[*node]bool
 
 	limits remote.Limits
 	short  int // longest that a single READ or WRITE does; 0: all
@@ -249,7 +250,7 @@ type fakeFile struct {
 // begin lets a call in, which ends with s.calls.RUnlock.
 func (f *fakeFile) begin(op string) error {
 	changes := op == "WRITE" || op == "DEALLOCATE"
-	if n := f.s.every; n != 0 && changes && f.s.count(&f.s.writes)%n == 0 {
+	if n := f.s.every; n != 0 && changes && f.s.count(&f.s.changes)%n == 0 {
 		if err := f.s.restart(); err != nil {
 			return err
 		}
@@ -292,6 +293,7 @@ func (f *fakeFile) Write(_ context.Context, p []byte, off int64, stable bool) (r
 		return remote.Written{}, err
 	}
 	defer f.s.calls.RUnlock()
+	f.s.count(&f.s.writeCalls)
 	return rawFake{f}.write(p[:f.s.cut(min(len(p), f.s.limits.Write))], off, stable)
 }
 
@@ -517,4 +519,31 @@ func says(err error, words ...string) bool {
 		}
 	}
 	return true
+}
+
+func (f *fakeFile) Clone(_ context.Context, from remote.File, fromOff, off, n int64) error {
+	if err := f.begin("CLONE"); err != nil {
+		return err
+	}
+	defer f.s.calls.RUnlock()
+	_, err := f.duplicate(from, fromOff, off, n)
+	return err
+}
+
+func (f *fakeFile) Copy(_ context.Context, from remote.File, fromOff, off, n int64) (int64, remote.Written, error) {
+	if err := f.begin("COPY"); err != nil {
+		return 0, remote.Written{}, err
+	}
+	defer f.s.calls.RUnlock()
+	n = int64(f.s.cut(int(n)))
+	w, err := f.duplicate(from, fromOff, off, n)
+	return n, w, err
+}
+
+func (f *fakeFile) duplicate(from remote.File, fromOff, off, n int64) (remote.Written, error) {
+	p := make([]byte, n)
+	if err := from.(*fakeFile).n.data.ReadAt(background, p, fromOff); err != nil {
+		return remote.Written{}, err
+	}
+	return rawFake{f}.write(p, off, false)
 }

@@ -9,7 +9,8 @@ import (
 	"sluice/block"
 )
 
-// Every is the set of all powers that there are.
+// Every is the set of the powers that filters may pass on. CapCopy is none of them: the
+// bytes would go past the filter.
 const Every = block.CapNowaitWrites<<1 - 1
 
 // What Full answers for the powers that RAM lacks.
