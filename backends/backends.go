@@ -17,6 +17,7 @@ import (
 	"sluice/backends/location"
 	"sluice/backends/mem"
 	"sluice/backends/nbd"
+	"sluice/backends/nfs"
 	"sluice/block"
 )
 
@@ -41,6 +42,7 @@ var table = []backend{
 	},
 	{schemes: []string{"mem"}, open: mem.Open},
 	{schemes: []string{"nbd", "nbds", "nbd+unix", "nbds+unix"}, open: nbd.Open, store: nbd.OpenStore},
+	{schemes: []string{"nfs"}, open: nfs.Open, locate: nfs.Locate, entry: nfs.LocateEntry, store: nfs.OpenStore},
 }
 
 // Schemes lists the schemes that can be opened.

@@ -43,6 +43,8 @@ func TestErrorsAreOneLineThatNamesTheObject(t *testing.T) {
 		"nosuch://u:secret@x/y": {`unknown scheme "nosuch"`, "known: file, mem"},
 		"mem://4K?a=b":          {`unknown parameter "a"`, "mem://4K"},
 		"file:///x?a=b":         {`unknown parameter "a"`, "file:///x"},
+		"nfs://u:secret@x/a":    {"uid and gid", "nfs://x/a"},
+		"nfs://x/a?vers=4.0":    {"no sessions", "nfs://x/a"},
 		"/no/such/file":         {"no such file", "/no/such/file"},
 	} {
 		d, err := Open(ctx, url, block.OpenOptions{})

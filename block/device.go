@@ -151,6 +151,22 @@ type Bitmapper interface {
 	BitmapExtents(ctx context.Context, name string, off, n int64, dst []Extent) ([]Extent, error)
 }
 
+// Copier has the storage copy from another Device, without the bytes passing through
+// this process (CapCopy). Both methods fail with Unsupported, and have then changed
+// nothing, where that cannot be done between the two: the caller then reads and writes.
+// from must be the very Device that its storage opened; one that is wrapped is a
+// stranger. The ranges lie inside both Devices, and do not overlap in one of them. What
+// was copied is durable with the next Flush.
+type Copier interface {
+	// CloneRange makes the n bytes at off those at fromOff of from, at once: the two
+	// share their space until one of them is written.
+	CloneRange(ctx context.Context, from Device, fromOff, off, n int64) error
+
+	// CopyRange copies at least one of the n bytes, and gives how many, from the first
+	// on.
+	CopyRange(ctx context.Context, from Device, fromOff, off, n int64) (done int64, err error)
+}
+
 // FileRange is a run of a Device's bytes in a local file.
 type FileRange struct {
 	FD  int   // open for reading, and for writing unless the Device is read-only

@@ -69,11 +69,13 @@ const (
 	// CapNowaitWrites: WriteAt never waits for a medium or a network (RAM), so
 	// an exporter may call it from its own loop.
 	CapNowaitWrites
+
+	CapCopy // Copier
 )
 
 var capNames = [...]string{
 	"flush", "fua", "zero", "fast-zero", "discard", "extents", "depth", "prefetch", "resize",
-	"nowait", "file-range", "bitmaps", "multi-conn", "serial-writes", "nowait-writes",
+	"nowait", "file-range", "bitmaps", "multi-conn", "serial-writes", "nowait-writes", "copy",
 }
 
 // Names lists the capabilities in c by name, in a fixed order.

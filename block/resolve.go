@@ -18,6 +18,7 @@ type Resolved struct {
 	Nowaiter  Nowaiter
 	Ranger    Ranger
 	Bitmapper Bitmapper
+	Copier    Copier
 }
 
 // Resolve looks up what d can do. It panics where Info().Caps claims a
@@ -34,6 +35,7 @@ func Resolve(d Device) *Resolved {
 	r.Nowaiter = resolve[Nowaiter](d, caps, CapNowait)
 	r.Ranger = resolve[Ranger](d, caps, CapFileRange)
 	r.Bitmapper = resolve[Bitmapper](d, caps, CapBitmaps)
+	r.Copier = resolve[Copier](d, caps, CapCopy)
 	return r
 }
 

@@ -20,6 +20,10 @@ import (
 //  4. write the data; make the zeroes zero, or leave them as they are where
 //     the destination is known to be so.
 //
+// Where the storage can copy by itself (offload.go), it is asked to share the whole
+// image first, and then to copy the jobs of data, which are longer; 2 to 4 are for what
+// it cannot do.
+//
 // At the end, flush the destination, once: here, or in the Commit of the Stage
 // that it belongs to.
 
@@ -85,8 +89,10 @@ type copier struct {
 	src, dst *block.Resolved
 	size     int64
 	opts     Options
-	grain    int64 // 0: do not look for zeroes
-	align    int64 // of jobs
+	grain    int64       // 0: do not look for zeroes
+	align    int64       // of jobs
+	piece    int64       // the longest job of data
+	offload  atomic.Bool // the storage is asked to copy
 
 	data, zeroed, skipped atomic.Int64
 	begun                 atomic.Bool // a write was sent off
@@ -103,7 +109,10 @@ func Copy(ctx context.Context, dst, src block.Device, opts Options) (Result, err
 	if err := c.prepare(); err != nil {
 		return Result{}, err
 	}
-	err := c.run(ctx)
+	done, err := c.clone(ctx)
+	if !done && err == nil {
+		err = c.run(ctx)
+	}
 	if err == nil && !opts.NoFlush {
 		err = block.Wrap(dst.Flush(ctx), "flush", "the destination", -1)
 	}
@@ -138,6 +147,11 @@ func (c *copier) prepare() error {
 		}
 	}
 	o.RequestSize = int(max(limit&^(c.align-1), c.align))
+	c.piece = int64(o.RequestSize)
+	if c.dst.Copier != nil {
+		c.offload.Store(true)
+		c.piece = max(c.piece, offloadPiece)
+	}
 	if from.Size%max(to.Block.Min, 1) != 0 {
 		return block.Errorf(block.Invalid, "copy", "", -1, "%d bytes do not fill whole blocks of %d", from.Size, to.Block.Min)
 	}
@@ -183,11 +197,18 @@ func (c *copier) work(ctx context.Context, jobs <-chan job) error {
 			if err := c.zero(ctx, j.off, j.n); err != nil {
 				return err
 			}
-		} else {
-			if b == nil {
-				b = buffer.Get(c.opts.RequestSize)
-			}
-			if err := c.move(ctx, j, b.B[:j.n]); err != nil {
+			continue
+		}
+		n, err := c.copyInside(ctx, j)
+		if err != nil {
+			return err
+		}
+		if n < j.n && b == nil {
+			b = buffer.Get(c.opts.RequestSize)
+		}
+		for ; n < j.n; n += int64(len(b.B)) {
+			part := job{off: j.off + n, n: min(j.n-n, int64(len(b.B)))}
+			if err := c.move(ctx, part, b.B[:part.n]); err != nil {
 				return err
 			}
 		}

@@ -26,7 +26,7 @@ const (
 // plan cuts the source into jobs. Extents of the source need not be aligned:
 // a block that two extents share is data.
 func (c *copier) plan(ctx context.Context, jobs chan<- job) error {
-	p := planner{align: c.align, size: c.size, piece: int64(c.opts.RequestSize), emit: func(j job) error {
+	p := planner{align: c.align, size: c.size, piece: c.piece, emit: func(j job) error {
 		select {
 		case jobs <- j:
 			return nil

@@ -126,6 +126,19 @@ func (p *Params) Switch(name string) Switch {
 	}
 }
 
+// Value hands the parameter's value to set, where it is there, and reports whether
+// it is. set gives false for a value that is wrong; wanted says in the error what a
+// right one looks like.
+func (p *Params) Value(name, wanted string, set func(value string) bool) (given bool) {
+	if !p.values.Has(name) {
+		return false
+	}
+	if v := p.String(name, ""); !set(v) {
+		p.fail("parameter %s=%s: want %s", name, v, wanted)
+	}
+	return true
+}
+
 // Done reports the first thing that was wrong, a parameter that nobody asked for
 // included.
 func (p *Params) Done() error {

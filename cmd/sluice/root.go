@@ -26,6 +26,7 @@ An image is named by a URL:
   mem://SIZE                      RAM that is gone with the process
   nbd://HOST[:PORT]/EXPORT        an export of an NBD server
   nbd+unix:///EXPORT?socket=PATH  the same over a unix socket
+  nfs://HOST[:PORT]/PATH          a file of an NFS server (4.2, 4.1, 3)
 
 Sizes are bytes, or take K, M, G, T, P (powers of 1024): 512, 64K, 1.5G.
 

@@ -9,7 +9,8 @@ import (
 	"sluice/block"
 )
 
-// Every is the set of all powers that there are.
+// Every is the set of the powers that filters may pass on. CapCopy is none of them: the
+// bytes would go past the filter.
 const Every = block.CapNowaitWrites<<1 - 1
 
 // What Full answers for the powers that RAM lacks.
@@ -81,4 +82,15 @@ func (f *Full) BitmapExtents(_ context.Context, name string, _, n int64, dst []b
 		return dst, block.Errorf(block.NotFound, "bitmap", name, -1, "")
 	}
 	return append(dst, block.Extent{Len: n, State: block.Dirty}), nil
+}
+
+// CloneRange implements block.Copier; it is Unsupported.
+func (f *Full) CloneRange(_ context.Context, _ block.Device, _, off, _ int64) error {
+	return block.Errorf(block.Unsupported, "copy", "", off, "")
+}
+
+// CopyRange implements block.Copier; it is Unsupported. No filter passes it on: the
+// bytes would go past it.
+func (f *Full) CopyRange(ctx context.Context, from block.Device, fromOff, off, n int64) (int64, error) {
+	return 0, f.CloneRange(ctx, from, fromOff, off, n)
 }

@@ -1,29 +1,20 @@
-// Package unstable keeps what was written to a file of an NFS server with UNSTABLE and
-// is not known to be committed (RFC 8881, sections 18.3 and 18.32; RFC 1813, sections
-// 3.3.7 and 3.3.21). A server that restarts may forget such writes; its verifier is
-// then another, and all of them have to be sent again. The Device of backends/nfs is
-// its only user.
+// Package unstable keeps what was written to a file of an NFS server and is not known to
+// be durable there (RFC 8881, sections 18.32 and 18.3; RFC 1813, sections 3.3.7 and
+// 3.3.21), so that it can be written again after the server has lost it. Package nfs has
+// a Log for each file that is open for writing.
 //
-// # A change's way
+// A change is announced with Begin before it is sent and ended by one of the methods of
+// Change when its reply is there. Changes that overlap are never under way at once, so
+// the order in which they end is the order at the server, also where one of them is sent
+// again after a connection was lost. What ended is an entry of the Log, until a COMMIT
+// with the entry's verifier takes it out.
 //
-// [Log.Begin] waits until no overlapping change is under way and there is room, and
-// reserves memory. One of four methods ends the [Change] when the server has answered:
-// then its bytes, or only its range, stand at the end of the log. Since overlapping
-// changes are never under way at once, the log's order is the server's, and a change
-// that is sent again after a broken connection cannot overtake a newer one. A COMMIT
-// that succeeds takes the front of the log off ([Log.Mark], [Log.Committed]).
+// An entry is lost when a COMMIT shows another verifier than it has, when the server is
+// said to be another instance, or when a COMMIT failed: the server may then have dropped
+// the bytes and forgotten the error. While an entry is lost the Log is Stale; Rewrite or
+// Restore writes such bytes again. Durable entries above lost ones stay as masks, without
+// bytes, so that older bytes are not written over newer ones.
 //
-// What has to be written again is worked out only when that is needed (rewrite.go):
-// of each byte the newest.
-//
-// # Memory
-//
-// Bytes are copied into pooled chunks (chunk.go), outside the lock. What is kept, with
-// a fixed amount for each entry, and what is reserved stays below the limit, but for a
-// single change that is larger than all of it.
-//
-// # Concurrency
-//
-// Log.mu guards everything; it is a leaf, and not held while bytes are copied or the
-// server is called. There are no goroutines.
+// One mutex guards a Log. It is not held while bytes are copied or sent. No goroutine is
+// started.
 package unstable

@@ -2,7 +2,8 @@ package unstable
 
 import (
 	"context"
-	"errors"
+	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -10,400 +11,328 @@ import (
 	"sluice/block/buffer"
 )
 
-// Verifier is the server's write verifier.
+// Verifier is the server's write verifier: eight opaque bytes.
 type Verifier uint64
 
-// Mark is a place in a Log.
+// Mark is a point in a Log's history.
 type Mark uint64
 
-// ErrFull is what Begin returns where there is no room, nor will be before a COMMIT.
-var ErrFull = errors.New("unstable: too much is not committed")
+// Log is what one file has that is not known to be durable.
+type Log struct {
+	limit int64
 
-// overhead is what an entry counts for besides its bytes.
-const overhead = 64
+	stale atomic.Bool  // an entry is lost; changed under mu
+	kept  atomic.Int64 // bytes that the entries cost; changed under mu
 
-// entry is a change that is complete.
+	mu       sync.Mutex
+	closed   bool
+	reserved int64     // what the changes under way will cost
+	under    []span    // the changes under way, in no order
+	changes  []*Change // the same, index by index
+	waiting  []*Change // in the order in which they came
+	free     *Change
+	entries  []entry // in the order in which they ended
+	last     Mark    // the newest
+	losses   uint64  // how often all entries were said to be lost
+
+	readers int              // Rewrite and Restore at work: entries' bytes stay
+	limbo   []*buffer.Buffer // to be released when there are none
+	spare   []*buffer.Buffer // room for the next list
+
+	pressing chan struct{}
+}
+
+// span is a range of the file.
+type span struct{ off, end int64 }
+
+func (s span) overlaps(t span) bool { return s.off < t.end && t.off < s.end }
+
+// entry is a change that has ended.
 type entry struct {
-	off, n int64
-	seq    Mark
-	v      Verifier
-	data   []byte // of kind written
-	chunk  *chunk // that data lies in
-	kind   kind
+	span
+	mark     Mark
+	kind     kind
+	lost     bool
+	verifier Verifier
+	bytes    *buffer.Buffer // of data
+	cost     int64
 }
 
 type kind uint8
 
 const (
-	written kind = iota // bytes, not durable
-	zeroed              // zeroes, not durable
-	durable             // hides what lies below
+	mask kind = iota // durable; hides what is older
+	data
+	zero
 )
 
-// Log is what was written to one file.
-type Log struct {
-	limit int64
+// entryCost is what an entry costs beside its bytes.
+const entryCost = 128
 
-	mu      sync.Mutex
-	under   []*Change // under way
-	waiting []*waiter // in order of arrival
-	entries []entry   // in order of seq, of which those before front are gone
-	front   int
-	seq     Mark   // of the last entry
-	stale   Mark   // entries up to it have to be written again
-	turns   uint64 // how often something became stale
-
-	reserved int64 // by what is under way
-	closed   bool
-
-	current *chunk // for short changes
-	readers int    // see read
-	limbo   []*buffer.Buffer
-	chunks  []*chunk // not in use
-	changes []*Change
-	waiters []*waiter
-
-	kept    atomic.Int64 // bytes of entries, overhead included
-	isStale atomic.Bool
-	press   chan struct{}
-}
-
-// Change is one that is under way.
-type Change struct {
-	l      *Log
-	off, n int64
-	keep   int64 // bytes reserved, without overhead
-	place  int   // in under
-	chunk  *chunk
-	data   []byte
-}
-
-// why a change cannot begin.
-type why uint8
-
-const (
-	nothing why = iota
-	overlap
-	room
-)
-
-// waiter waits to begin a change.
-type waiter struct {
-	off, n, keep int64
-	why          why
-	ready        chan result
-}
-
-type result struct {
-	c   *Change
-	err error
-}
-
-// New makes a Log that keeps at most limit bytes.
-func New(limit int64) *Log { return &Log{limit: limit, press: make(chan struct{}, 1)} }
-
-// Begin starts a change of n bytes at off, of which keep bytes will have to be kept:
-// it waits for overlapping changes, and for room as far as changes under way may make
-// it. It fails with ErrFull where a COMMIT has to make it, with Closed, and with the
-// context's error.
-func (l *Log) Begin(ctx context.Context, off, n, keep int64) (*Change, error) {
-	l.mu.Lock()
-	c, why, err := l.admit(off, n, keep, len(l.waiting))
-	if why == nothing {
-		l.mu.Unlock()
-		return c, err
+// cost is what the bytes of an entry occupy, with the entry itself.
+func cost(n int64) int64 {
+	if n <= 0 {
+		return entryCost
 	}
-	w := l.newWaiter()
-	w.off, w.n, w.keep, w.why = off, n, keep, why
-	l.waiting = append(l.waiting, w)
+	return entryCost + max(4096, int64(1)<<bits.Len64(uint64(n-1)))
+}
+
+// New makes a Log that keeps at most so many bytes.
+func New(limit int64) *Log { return &Log{limit: limit, pressing: make(chan struct{}, 1)} }
+
+// Change is a change under way. One of its methods ends it, once.
+type Change struct {
+	log   *Log
+	span  span
+	cost  int64
+	at    int           // in log.under
+	ready chan struct{} // room for one: it may begin, or err says why not
+	err   error
+	next  *Change // in log.free
+}
+
+// Begin announces a change of n bytes at off, of which keep bytes are to be kept. It
+// waits while a change that overlaps is under way, or waits longer; and, where something
+// is to be kept, until there is room. What is larger than the limit is let in when
+// nothing else is kept. It fails with the context's error, with Closed, or with what
+// Refuse says.
+func (l *Log) Begin(ctx context.Context, off, n, keep int64) (*Change, error) {
+	return l.begin(ctx, span{off, off + n}, cost(keep), false)
+}
+
+// begin is Begin. first lets the change in before all that wait: some of them wait for
+// room, which Rewrite makes.
+func (l *Log) begin(ctx context.Context, s span, cost int64, first bool) (*Change, error) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil, block.Closed
+	}
+	c := l.take()
+	c.span, c.cost = s, cost
+	longer := l.waiting
+	if first {
+		longer = nil
+	}
+	if l.admits(c, longer) {
+		l.enter(c)
+		l.mu.Unlock()
+		return c, nil
+	}
+	l.waiting = slices.Insert(l.waiting, len(longer), c)
+	if !l.fits(c) {
+		l.press()
+	}
 	l.mu.Unlock()
-	var r result
+	return l.wait(ctx, c)
+}
+
+// wait returns when c is let in, or will not be.
+func (l *Log) wait(ctx context.Context, c *Change) (*Change, error) {
 	select {
-	case r = <-w.ready:
+	case <-c.ready:
 	case <-ctx.Done():
-		if l.leave(w) {
+		if l.leave(c) {
 			return nil, ctx.Err()
 		}
-		r = <-w.ready
 	}
-	l.mu.Lock()
-	l.waiters = append(l.waiters, w)
-	l.mu.Unlock()
-	return r.c, r.err
+	if err := c.err; err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.put(c)
+		return nil, err
+	}
+	return c, nil
 }
 
-// admit begins a change, if nothing is in its way: neither what is under way nor the
-// first of those who wait. The lock is held.
-func (l *Log) admit(off, n, keep int64, before int) (c *Change, why why, err error) {
-	if l.closed {
-		return nil, nothing, block.Closed
-	}
-	for _, other := range l.under {
-		if off < other.off+other.n && other.off < off+n {
-			return nil, overlap, nil
-		}
-	}
-	for _, w := range l.waiting[:before] {
-		switch {
-		case off < w.off+w.n && w.off < off+n:
-			return nil, overlap, nil
-		case w.why == room && keep > 0:
-			return nil, room, nil
-		}
-	}
-	if keep > 0 {
-		need, kept := keep+overhead, l.kept.Load()
-		switch {
-		case kept > 0 && kept+need > l.limit:
-			return nil, nothing, ErrFull
-		case l.reserved > 0 && kept+l.reserved+need > l.limit:
-			return nil, room, nil
-		}
-		l.reserved += need
-	}
-	return l.begin(off, n, keep), nothing, nil
-}
-
-// begin makes the change. The lock is held.
-func (l *Log) begin(off, n, keep int64) *Change {
-	var c *Change
-	if last := len(l.changes) - 1; last >= 0 {
-		c, l.changes = l.changes[last], l.changes[:last]
-	} else {
-		c = &Change{l: l}
-	}
-	c.off, c.n, c.keep, c.place = off, n, keep, len(l.under)
-	l.under = append(l.under, c)
-	if keep > 0 {
-		c.chunk, c.data = l.reserve(int(keep))
-	}
-	return c
-}
-
-func (l *Log) newWaiter() *waiter {
-	if last := len(l.waiters) - 1; last >= 0 {
-		w := l.waiters[last]
-		l.waiters = l.waiters[:last]
-		return w
-	}
-	return &waiter{ready: make(chan result, 1)}
-}
-
-// leave takes a waiter out; false: its result is there.
-func (l *Log) leave(w *waiter) bool {
+// leave takes c out of those that wait; false means that it was let in or failed
+// already.
+func (l *Log) leave(c *Change) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, other := range l.waiting {
-		if other == w {
-			l.waiting = append(l.waiting[:i], l.waiting[i+1:]...)
-			l.letIn()
-			return true
-		}
+	i := slices.Index(l.waiting, c)
+	if i < 0 {
+		<-c.ready
+		return false
 	}
-	return false
-}
-
-// letIn admits those who wait and need not any more. The lock is held.
-func (l *Log) letIn() {
-	stay := 0
-	for _, w := range l.waiting {
-		l.waiting[stay] = w
-		var c *Change
-		var err error
-		if c, w.why, err = l.admit(w.off, w.n, w.keep, stay); w.why != nothing {
-			stay++
-			continue
-		}
-		w.ready <- result{c, err}
-	}
-	clear(l.waiting[stay:])
-	l.waiting = l.waiting[:stay]
-}
-
-// Unstable ends a change that the server has answered with UNSTABLE and a verifier: p,
-// the first bytes of the range or all, is copied.
-func (c *Change) Unstable(p []byte, v Verifier) {
-	p = p[:min(int64(len(p)), c.keep)]
-	copy(c.data, p)
-	c.end(written, int64(len(p)), v)
-}
-
-// Stable ends a change that is durable.
-func (c *Change) Stable() { c.end(durable, c.n, 0) }
-
-// Zeroed ends a change that made the range read as zeroes under a verifier.
-func (c *Change) Zeroed(v Verifier) { c.end(zeroed, c.n, v) }
-
-// Failed ends a change whose outcome is not known, or that did not take place.
-func (c *Change) Failed() {
-	l := c.l
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.unref(c.chunk)
-	l.finish(c)
-}
-
-// end puts the change into the log.
-func (c *Change) end(k kind, n int64, v Verifier) {
-	l := c.l
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := entry{off: c.off, n: n, v: v, kind: k}
-	if k == written {
-		e.data, e.chunk = c.data[:n], c.chunk
-	} else {
-		l.unref(c.chunk)
-	}
-	// What is durable has nothing to hide where nothing is kept.
-	if !l.closed && (k != durable || l.front < len(l.entries)) {
-		l.append(e)
-	} else {
-		l.unref(e.chunk)
-	}
-	l.finish(c)
-}
-
-// finish takes the change out of those under way. The lock is held.
-func (l *Log) finish(c *Change) {
-	if c.keep > 0 {
-		l.reserved -= c.keep + overhead
-	}
-	last := len(l.under) - 1
-	l.under[c.place] = l.under[last]
-	l.under[c.place].place = c.place
-	l.under[last] = nil
-	l.under = l.under[:last]
-	c.chunk, c.data = nil, nil
-	l.changes = append(l.changes, c)
-	if len(l.waiting) > 0 {
-		l.letIn()
-	}
-}
-
-// append puts an entry at the end of the log. The lock is held.
-func (l *Log) append(e entry) {
-	l.seq++
-	e.seq = l.seq
-	if l.front > 0 && len(l.entries) == cap(l.entries) {
-		n := copy(l.entries, l.entries[l.front:])
-		clear(l.entries[n:])
-		l.entries, l.front = l.entries[:n], 0
-	}
-	l.entries = append(l.entries, e)
-	if l.kept.Add(int64(len(e.data))+overhead) > l.limit/2 {
-		select {
-		case l.press <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// Pressing tells that more than half of the limit is kept: time for a COMMIT.
-func (l *Log) Pressing() <-chan struct{} { return l.press }
-
-// Mark is the place behind what is complete, for Committed.
-func (l *Log) Mark() Mark {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.seq
-}
-
-// Committed says that a COMMIT which was sent after Mark gave m has succeeded with the
-// verifier v. Unless something up to m was lost, all of it is dropped. ok: nothing up
-// to m is left.
-func (l *Log) Committed(m Mark, v Verifier) (ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := l.front; i < len(l.entries) && l.entries[i].seq <= m; i++ {
-		if e := &l.entries[i]; e.kind != durable && e.v != v {
-			l.spoil(e.seq)
-		}
-	}
-	if l.isStale.Load() {
-		return l.front == len(l.entries) || l.entries[l.front].seq > m
-	}
-	l.drop(m)
+	l.waiting = slices.Delete(l.waiting, i, i+1)
+	l.put(c)
+	l.admit()
 	return true
 }
 
-// drop takes the entries up to m off the front. The lock is held.
-func (l *Log) drop(m Mark) {
-	freed := int64(0)
-	for l.front < len(l.entries) && l.entries[l.front].seq <= m {
-		e := &l.entries[l.front]
-		freed += int64(len(e.data)) + overhead
-		l.unref(e.chunk)
-		*e = entry{}
-		l.front++
+func (l *Log) take() *Change {
+	c := l.free
+	if c == nil {
+		return &Change{log: l, ready: make(chan struct{}, 1)}
 	}
-	if l.front == len(l.entries) {
-		l.entries, l.front = l.entries[:0], 0
+	l.free, c.next = c.next, nil
+	return c
+}
+
+func (l *Log) put(c *Change) {
+	c.err = nil
+	c.next, l.free = l.free, c
+}
+
+// fits reports whether there is room for what c keeps.
+func (l *Log) fits(c *Change) bool {
+	used := l.kept.Load() + l.reserved
+	return c.cost <= entryCost || used+c.cost <= l.limit || used == 0
+}
+
+// admits reports whether c may begin before those that wait longer.
+func (l *Log) admits(c *Change, longer []*Change) bool {
+	for i := range l.under {
+		if l.under[i].overlaps(c.span) {
+			return false
+		}
 	}
-	l.kept.Add(-freed)
-	l.settle()
-	if len(l.waiting) > 0 {
-		l.letIn()
+	for _, w := range longer {
+		if w.span.overlaps(c.span) || c.cost > entryCost && !l.fits(w) {
+			return false
+		}
+	}
+	return l.fits(c)
+}
+
+func (l *Log) enter(c *Change) {
+	c.at = len(l.under)
+	l.under = append(l.under, c.span)
+	l.changes = append(l.changes, c)
+	if c.cost > entryCost {
+		l.reserved += c.cost
 	}
 }
 
-// spoil makes the entries up to m stale. The lock is held.
-func (l *Log) spoil(m Mark) {
-	if m > l.stale {
-		l.stale = m
+// admit lets those in that can begin now.
+func (l *Log) admit() {
+	rest := l.waiting[:0]
+	for _, c := range l.waiting {
+		if l.admits(c, rest) {
+			l.enter(c)
+			c.ready <- struct{}{}
+		} else {
+			rest = append(rest, c)
+		}
 	}
-	l.turns++
-	l.settle()
+	clear(l.waiting[len(rest):])
+	l.waiting = rest
 }
 
-// settle works out whether anything is stale. The lock is held.
-func (l *Log) settle() {
-	l.isStale.Store(l.front < len(l.entries) && l.entries[l.front].seq <= l.stale)
+// Unstable ends the change: the server has p, and has not said that it is durable. The
+// Log keeps a copy.
+func (c *Change) Unstable(p []byte, v Verifier) {
+	b := buffer.Get(len(p))
+	copy(b.B, p)
+	c.finish(entry{span: c.span, kind: data, verifier: v, bytes: b, cost: cost(int64(len(p)))}, true)
 }
 
-// CommitFailed says that a COMMIT has failed: the server may have dropped what it could
-// not store and tell that only once, so all of it has to be written again.
-func (l *Log) CommitFailed() { l.NewInstance() }
+// Stable ends the change: it is durable.
+func (c *Change) Stable() { c.finish(entry{span: c.span, kind: mask, cost: entryCost}, true) }
 
-// NewInstance says that the server may have lost all that it has not committed, whatever
-// the verifiers say.
-func (l *Log) NewInstance() {
+// StableFirst ends the change: its first n bytes are durable, and nothing was done to the
+// others.
+func (c *Change) StableFirst(n int64) {
+	c.finish(entry{span: span{c.span.off, c.span.off + n}, kind: mask, cost: entryCost}, true)
+}
+
+// Zeroed ends the change: the range reads as zeroes, and that is not known to be durable.
+// v is the verifier that was known before the change was sent.
+func (c *Change) Zeroed(v Verifier) {
+	c.finish(entry{span: c.span, kind: zero, verifier: v, cost: entryCost}, true)
+}
+
+// Failed ends the change: whether the server has it is not known, and nobody was told
+// that it has.
+func (c *Change) Failed() { c.finish(entry{}, false) }
+
+func (c *Change) finish(e entry, record bool) {
+	l := c.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.spoil(l.seq)
+	end := len(l.under) - 1
+	l.under[c.at], l.changes[c.at] = l.under[end], l.changes[end]
+	l.changes[c.at].at = c.at
+	l.changes[end] = nil
+	l.under, l.changes = l.under[:end], l.changes[:end]
+	if c.cost > entryCost {
+		l.reserved -= c.cost
+	}
+	if record {
+		l.record(e)
+	}
+	l.put(c)
+	if len(l.waiting) > 0 {
+		l.admit()
+	}
 }
 
-// Stale reports whether something has to be written again.
-func (l *Log) Stale() bool { return l.isStale.Load() }
+func (l *Log) record(e entry) {
+	switch {
+	case l.closed:
+		l.discard(e.bytes)
+		return
+	case e.kind == mask && len(l.entries) == 0:
+		return
+	}
+	l.last++
+	e.mark = l.last
+	l.entries = append(l.entries, e)
+	if l.kept.Add(e.cost) > l.limit/2 {
+		l.press()
+	}
+}
 
-// Kept is how much is kept, in bytes.
+// press tells the owner that a COMMIT is due.
+func (l *Log) press() {
+	select {
+	case l.pressing <- struct{}{}:
+	default:
+	}
+}
+
+// Pressing gives a signal when more than half of the limit is kept, or somebody waits
+// for room: the owner is to COMMIT, and to tell with Refuse where it cannot.
+func (l *Log) Pressing() <-chan struct{} { return l.pressing }
+
+// Refuse fails those who wait for room. It is for an owner who cannot make any.
+func (l *Log) Refuse(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rest := l.waiting[:0]
+	for _, c := range l.waiting {
+		if c.cost > entryCost && !l.fits(c) {
+			c.err = err
+			c.ready <- struct{}{}
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	clear(l.waiting[len(rest):])
+	l.waiting = rest
+	l.admit()
+}
+
+// Kept is how many bytes the Log occupies.
 func (l *Log) Kept() int64 { return l.kept.Load() }
 
-// Truncate forgets what lies at size and beyond. No change is under way there.
-func (l *Log) Truncate(size int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := l.front; i < len(l.entries); i++ {
-		e := &l.entries[i]
-		if e.off+e.n <= size {
-			continue
-		}
-		e.n = max(0, size-e.off)
-		if e.kind == written {
-			l.kept.Add(e.n - int64(len(e.data)))
-			e.data = e.data[:e.n]
-		}
-	}
-}
+// Stale reports whether something has to be written again.
+func (l *Log) Stale() bool { return l.stale.Load() }
 
-// Close forgets everything, and fails those who wait and those who come with Closed.
+// Close forgets all and fails those who wait. Changes under way end as ever.
 func (l *Log) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	l.letIn()
-	l.drop(l.seq)
-	if l.current != nil {
-		l.unref(l.current)
-		l.current = nil
+	for i := range l.entries {
+		l.drop(&l.entries[i])
 	}
+	l.entries = nil
+	l.settle()
+	for _, c := range l.waiting {
+		c.err = block.Closed
+		c.ready <- struct{}{}
+	}
+	l.waiting = nil
 }

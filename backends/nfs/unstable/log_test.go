@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -15,450 +16,465 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// server is a file with what a crash would leave of it.
-type server struct {
-	mu                sync.Mutex
-	volatile, durable []byte
-	verifier          Verifier
-	calls             int
-	// crash, if positive, is how many calls it takes until it crashes.
-	crash int
+var background = context.Background()
+
+// disk is a server with one file: what reads see, and what a crash leaves.
+type disk struct {
+	mu       sync.Mutex
+	now      []byte
+	safe     []byte
+	verifier Verifier
+	before   func(op string) error // each call of a Rewriter, without the lock
 }
 
-func newServer(n int) *server {
-	return &server{volatile: make([]byte, n), durable: make([]byte, n), verifier: 1}
+func newDisk(n int) *disk { return &disk{now: make([]byte, n), safe: make([]byte, n), verifier: 1} }
+
+// crash loses what is not durable.
+func (d *disk) crash() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	copy(d.now, d.safe)
+	d.verifier++
 }
 
-func (s *server) call() {
-	s.calls++
-	if s.crash--; s.crash == 0 {
-		s.restart()
+func (d *disk) ask(op string) error {
+	if d.before != nil {
+		return d.before(op)
 	}
+	return nil
 }
 
-func (s *server) restart() {
-	copy(s.volatile, s.durable)
-	s.verifier++
+func (d *disk) Write(_ context.Context, p []byte, off int64) (Verifier, bool, error) {
+	if err := d.ask("write"); err != nil {
+		return 0, false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	copy(d.now[off:], p)
+	return d.verifier, false, nil
 }
 
-func (s *server) Write(_ context.Context, p []byte, off int64) (Verifier, bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.call()
-	copy(s.volatile[off:], p)
-	return s.verifier, false, nil
+func (d *disk) Zero(_ context.Context, off, n int64) (Verifier, error) {
+	d.mu.Lock()
+	v := d.verifier
+	d.mu.Unlock()
+	if err := d.ask("zero"); err != nil {
+		return 0, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.now[off : off+n])
+	return v, nil
 }
 
-func (s *server) Zero(_ context.Context, off, n int64) (Verifier, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.call()
-	clear(s.volatile[off : off+n])
-	return s.verifier, nil
+func (d *disk) Commit(context.Context) (Verifier, error) {
+	if err := d.ask("commit"); err != nil {
+		return 0, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	copy(d.safe, d.now)
+	return d.verifier, nil
 }
 
-func (s *server) Commit(context.Context) (Verifier, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.call()
-	copy(s.durable, s.volatile)
-	return s.verifier, nil
+// stable is a write that is durable by itself.
+func (d *disk) stable(p []byte, off int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	copy(d.now[off:], p)
+	copy(d.safe[off:], p)
 }
 
-func (s *server) stable(p []byte, off int64) {
-	copy(s.volatile[off:], p)
-	copy(s.durable[off:], p)
-}
-
-// begin is Begin where nothing is in the way.
 func begin(t testing.TB, l *Log, off, n, keep int64) *Change {
 	t.Helper()
-	c, err := l.Begin(context.Background(), off, n, keep)
+	c, err := l.Begin(background, off, n, keep)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-func fill(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
+// write is a whole UNSTABLE write.
+func (d *disk) write(t testing.TB, l *Log, b byte, n, off int64) {
+	t.Helper()
+	c := begin(t, l, off, n, n)
+	p := bytes.Repeat([]byte{b}, int(n))
+	v, _, _ := d.Write(background, p, off)
+	c.Unstable(p, v)
+}
 
-func TestCommitDropsWhatCameBefore(t *testing.T) {
-	l := New(1 << 20)
+func TestCommit(t *testing.T) {
+	l, d := New(1<<20), newDisk(1<<16)
 	defer l.Close()
-	begin(t, l, 0, 100, 100).Unstable(fill(100, 1), 7)
+	d.write(t, l, 1, 4096, 0)
 	m := l.Mark()
-	begin(t, l, 200, 100, 100).Unstable(fill(100, 2), 7)
-	if !l.Committed(m, 7) {
-		t.Error("the COMMIT does not count")
+	d.write(t, l, 2, 4096, 4096)
+	v, _ := d.Commit(background)
+	if kept := l.Kept(); !l.Committed(m, v) || l.Kept() != kept/2 {
+		t.Error(l.Kept())
 	}
-	if got := l.Kept(); got != 100+overhead {
-		t.Errorf("%d bytes are kept, want %d", got, 100+overhead)
-	}
-	if l.Stale() || !l.Committed(l.Mark(), 7) || l.Kept() != 0 {
-		t.Error("the second COMMIT does not count")
+	if !l.Committed(l.Mark(), v) || l.Kept() != 0 || l.Stale() {
+		t.Error(l.Kept())
 	}
 }
 
-func TestAnotherVerifierMakesStale(t *testing.T) {
-	s := newServer(1000)
+// TestDurableBytesHideOlderOnes: what a COMMIT confirmed above something lost is not
+// written over by that.
+func TestDurableBytesHideOlderOnes(t *testing.T) {
+	l, d := New(1<<20), newDisk(1<<16)
+	defer l.Close()
+	d.write(t, l, 1, 8192, 0)
+	d.crash()
+	d.write(t, l, 2, 4096, 4096)
+	c := begin(t, l, 0, 512, 0)
+	d.stable(bytes.Repeat([]byte{3}, 512), 0)
+	c.Stable()
+	m := l.Mark()
+	v, _ := d.Commit(background)
+	if l.Committed(m, v) || !l.Stale() {
+		t.Error("lost bytes count as durable")
+	}
+	d.stable(bytes.Repeat([]byte{4}, 512), 8192-512) // by somebody else: must not be touched
+	if err := l.Rewrite(background, d, 1000); err != nil || l.Stale() || l.Kept() != 0 {
+		t.Fatal(err, l.Kept())
+	}
+	for _, s := range []struct {
+		at int
+		b  byte
+	}{{0, 3}, {511, 3}, {512, 1}, {4095, 1}, {4096, 2}, {8192 - 513, 2}, {8192 - 512, 4}} {
+		if d.safe[s.at] != s.b {
+			t.Errorf("byte %d is %d, want %d", s.at, d.safe[s.at], s.b)
+		}
+	}
+}
+
+func TestOverlapWaitsInOrder(t *testing.T) {
 	l := New(1 << 20)
 	defer l.Close()
-	begin(t, l, 0, 100, 100).Unstable(fill(100, 1), 0) // under a verifier that the server no longer has
-	begin(t, l, 50, 100, 100).Unstable(fill(100, 2), s.verifier)
-	begin(t, l, 90, 20, 0).Stable()
-	begin(t, l, 120, 10, 0).Zeroed(s.verifier)
-	if l.Committed(l.Mark(), s.verifier) || !l.Stale() {
-		t.Fatal("what was lost counts as committed")
+	first := begin(t, l, 0, 4096, 4096)
+	other := begin(t, l, 4096, 4096, 4096)
+	got := make(chan *Change)
+	go func() { got <- begin(t, l, 1024, 4096, 4096) }()
+	l.await(1)
+	ctx, cancel := context.WithCancel(background)
+	failed := make(chan error)
+	go func() { _, err := l.Begin(ctx, 1024, 1, 1); failed <- err }()
+	l.await(2)
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
-	copy(s.volatile[90:], fill(20, 9))
-	if err := l.Rewrite(t.Context(), s, 64); err != nil {
+	first.Failed()
+	if l.waiters() != 1 {
+		t.Error("let in while another overlaps")
+	}
+	other.Stable()
+	(<-got).Failed()
+}
+
+// await returns when so many changes wait.
+func (l *Log) await(n int) {
+	for l.waiters() != n {
+		runtime.Gosched()
+	}
+}
+
+func (l *Log) waiters() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting)
+}
+
+func TestRoom(t *testing.T) {
+	l, d := New(16<<10), newDisk(1<<20)
+	large := begin(t, l, 0, 1<<20, 1<<20) // alone, whatever it keeps
+	got := make(chan error, 2)
+	start := func(off int64) {
+		go func() {
+			c, err := l.Begin(background, off, 4096, 4096)
+			if err == nil {
+				c.Failed()
+			}
+			got <- err
+		}()
+	}
+	start(2 << 20)
+	<-l.Pressing()
+	large.Failed()
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	for i := range int64(3) {
+		d.write(t, l, 1, 4096, i*4096)
+	}
+	<-l.Pressing()
+	start(1 << 20)
+	<-l.Pressing()
+	refusal := errors.New("no room")
+	l.Refuse(refusal)
+	if err := <-got; !errors.Is(err, refusal) {
+		t.Error(err)
+	}
+	start(1 << 20)
+	<-l.Pressing()
+	v, _ := d.Commit(background)
+	if !l.Committed(l.Mark(), v) {
+		t.Error("not committed")
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	begin(t, l, 0, 1, 1).Stable()
+	late := begin(t, l, 0, 1, 1)
+	go func() { _, err := l.Begin(background, 0, 1, 1); got <- err }()
+	l.await(1)
+	l.Close()
+	if err := <-got; block.KindOf(err) != block.Closed {
+		t.Error(err)
+	}
+	late.Unstable([]byte{1}, 1)
+	if _, err := l.Begin(background, 0, 1, 1); block.KindOf(err) != block.Closed || l.Kept() != 0 {
+		t.Error(err, l.Kept())
+	}
+}
+
+func TestTruncate(t *testing.T) {
+	l, d := New(1<<20), newDisk(1<<16)
+	defer l.Close()
+	d.write(t, l, 1, 8192, 0)
+	d.write(t, l, 2, 4096, 8192)
+	d.crash()
+	l.Truncate(5000)
+	l.NewInstance()
+	if err := l.Rewrite(background, d, 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	want := append(append(append(append(append(fill(50, 1), fill(40, 2)...), fill(20, 9)...), fill(10, 2)...), fill(10, 0)...), fill(20, 2)...)
-	if !bytes.Equal(s.durable[:150], want) {
-		t.Errorf("written again: %v\nwant %v", s.durable[:150], want)
-	}
-	if l.Stale() || l.Kept() != 0 {
-		t.Error("something is left")
+	if !bytes.Equal(d.safe[:5000], bytes.Repeat([]byte{1}, 5000)) || d.safe[5000] != 0 || d.safe[8192] != 0 {
+		t.Error("wrong bytes written again")
 	}
 }
 
-func TestServerThatCrashesDuringRewrite(t *testing.T) {
-	for crash := 1; crash < 8; crash++ {
-		s := newServer(1000)
-		l := New(1 << 20)
-		for i := range 5 {
-			begin(t, l, int64(i)*100, 50, 50).Unstable(fill(50, byte(i+1)), 0)
-		}
+// TestLossesDuringARewrite: the server crashes, or fails, while it is being given the
+// bytes again.
+func TestLossesDuringARewrite(t *testing.T) {
+	for _, crashes := range []int{1, 3, attempts} {
+		l, d := New(1<<20), newDisk(1<<16)
+		d.write(t, l, 1, 4096, 0)
+		d.write(t, l, 2, 4096, 8192)
+		c := begin(t, l, 4096, 512, 0)
+		v, _ := d.Zero(background, 4096, 512)
+		c.Zeroed(v)
+		d.crash()
 		l.NewInstance()
-		s.crash = crash
-		if err := l.Rewrite(t.Context(), s, 1000); err != nil {
-			t.Fatal(err)
-		}
-		for i := range 5 {
-			if !bytes.Equal(s.durable[i*100:i*100+50], fill(50, byte(i+1))) {
-				t.Errorf("crash at call %d: piece %d is lost", crash, i)
+		left := crashes
+		d.before = func(op string) error {
+			if op == "commit" && left > 0 {
+				left--
+				d.crash()
+				if left%2 == 1 {
+					l.NewInstance()
+				}
 			}
+			return nil
+		}
+		err := l.Rewrite(background, d, 1<<20)
+		if crashes == attempts {
+			if block.KindOf(err) != block.Transient || !l.Stale() {
+				t.Error(err)
+			}
+			err = l.Rewrite(background, d, 1<<20)
+		}
+		if err != nil || l.Stale() || d.safe[0] != 1 || d.safe[8192] != 2 {
+			t.Error(err, d.safe[0], d.safe[8192])
 		}
 		l.Close()
 	}
 }
 
-func TestPiecesAreJoinedUpToTheLimit(t *testing.T) {
-	s := newServer(1 << 20)
-	l := New(1 << 21)
+// TestRestoreWhileARewriteIsParked: recovery writes all again while a Rewrite waits for
+// it.
+func TestRestoreWhileARewriteIsParked(t *testing.T) {
+	l, d := New(1<<20), newDisk(1<<16)
 	defer l.Close()
-	for i := range 16 {
-		begin(t, l, int64(i)*4096, 4096, 4096).Unstable(fill(4096, byte(i)), 0)
-	}
-	begin(t, l, 1<<19, 1<<18, 1<<18).Unstable(fill(1<<18, 99), 0)
+	d.write(t, l, 1, 4096, 0)
+	d.write(t, l, 2, 4096, 8192)
+	d.crash()
 	l.NewInstance()
-	if err := l.Rewrite(t.Context(), s, 64<<10); err != nil {
-		t.Fatal(err)
+	once := true
+	d.before = func(op string) error {
+		if once && op == "write" {
+			once = false
+			d.crash()
+			l.NewInstance()
+			return l.Restore(background, d, 512)
+		}
+		return nil
 	}
-	if s.calls != 1+4+1 {
-		t.Errorf("%d calls, want 6", s.calls)
+	if err := l.Rewrite(background, d, 1<<20); err != nil || l.Stale() || l.Kept() != 0 {
+		t.Fatal(err, l.Kept())
+	}
+	if d.safe[0] != 1 || d.safe[8192] != 2 || d.safe[12287] != 2 {
+		t.Error("bytes are missing")
 	}
 }
 
-func TestOverlappingChangesWait(t *testing.T) {
-	l := New(1 << 20)
-	defer l.Close()
-	first := begin(t, l, 0, 100, 100)
-	began := make(chan *Change)
-	go func() {
-		c, err := l.Begin(context.Background(), 50, 100, 100)
-		if err != nil {
-			t.Error(err)
-		}
-		began <- c
-	}()
-	waitFor(l, 1)
-	begin(t, l, 200, 100, 100).Failed() // another range goes ahead
-	first.Unstable(fill(100, 1), 1)
-	(<-began).Failed()
+// model runs random work on a Log and a disk that crashes, and on bytes that do not.
+type model struct {
+	t    *rapid.T
+	l    *Log
+	d    *disk
+	want []byte
 }
 
-// waitFor blocks until n wait.
-func waitFor(l *Log, n int) {
-	for {
-		l.mu.Lock()
-		waiting := len(l.waiting)
-		l.mu.Unlock()
-		if waiting == n {
-			return
-		}
-	}
-}
-
-func TestRoom(t *testing.T) {
-	l := New(1000)
-	defer l.Close()
-	first := begin(t, l, 0, 900, 900)
-	began := make(chan error)
-	go func() {
-		c, err := l.Begin(context.Background(), 5000, 500, 500)
-		if err == nil {
-			c.Failed()
-		}
-		began <- err
-	}()
-	waitFor(l, 1)
-	first.Unstable(fill(900, 1), 1)
-	if err := <-began; !errors.Is(err, ErrFull) {
-		t.Fatalf("%v, want ErrFull", err)
-	}
-	select {
-	case <-l.Pressing():
+func (m *model) change(how int) {
+	size := int64(len(m.want))
+	off := rapid.Int64Range(0, size-1).Draw(m.t, "off")
+	n := min(rapid.Int64Range(1, 3000).Draw(m.t, "n"), size-off)
+	p := bytes.Repeat([]byte{rapid.Byte().Draw(m.t, "byte")}, int(n))
+	c := begin(m.t2(), m.l, off, n, n)
+	copy(m.want[off:], p)
+	switch how {
+	case 0:
+		m.d.stable(p, off)
+		c.Stable()
+	case 1:
+		clear(m.want[off : off+n])
+		v, _ := m.d.Zero(background, off, n)
+		c.Zeroed(v)
 	default:
-		t.Error("nobody is told that a COMMIT is due")
-	}
-	l.Committed(l.Mark(), 1)
-	begin(t, l, 0, 5000, 5000).Failed() // larger than all, alone
-}
-
-func TestFailedChangeGivesRoomBack(t *testing.T) {
-	l := New(1000)
-	defer l.Close()
-	for range 100 {
-		begin(t, l, 0, 900, 900).Failed()
-	}
-	if l.reserved != 0 || l.Kept() != 0 {
-		t.Errorf("%d reserved, %d kept", l.reserved, l.Kept())
-	}
-}
-
-func TestClose(t *testing.T) {
-	l := New(1000)
-	c := begin(t, l, 0, 10, 10)
-	errs := make(chan error)
-	go func() {
-		_, err := l.Begin(context.Background(), 0, 10, 0)
-		errs <- err
-	}()
-	waitFor(l, 1)
-	l.Close()
-	if err := <-errs; !errors.Is(err, block.Closed) {
-		t.Errorf("who waited: %v", err)
-	}
-	c.Unstable(fill(10, 1), 1)
-	if _, err := l.Begin(t.Context(), 0, 1, 0); !errors.Is(err, block.Closed) || l.Kept() != 0 {
-		t.Errorf("who comes: %v; %d kept", err, l.Kept())
-	}
-}
-
-func TestCanceledWaiter(t *testing.T) {
-	l := New(1000)
-	defer l.Close()
-	c := begin(t, l, 0, 10, 10)
-	ctx, cancel := context.WithCancel(t.Context())
-	errs := make(chan error)
-	go func() {
-		_, err := l.Begin(ctx, 0, 10, 0)
-		errs <- err
-	}()
-	waitFor(l, 1)
-	cancel()
-	if err := <-errs; !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	c.Failed()
-}
-
-func TestTruncate(t *testing.T) {
-	s := newServer(1000)
-	l := New(10000)
-	defer l.Close()
-	begin(t, l, 0, 100, 100).Unstable(fill(100, 1), 0)
-	begin(t, l, 200, 100, 100).Unstable(fill(100, 2), 0)
-	l.Truncate(50)
-	l.NewInstance()
-	if err := l.Rewrite(t.Context(), s, 1000); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(s.durable, append(fill(50, 1), make([]byte, 950)...)) {
-		t.Error("more than is left was written again")
-	}
-}
-
-func TestSteadyStateAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		return // pools drop items at random
-	}
-	l := New(1 << 20)
-	defer l.Close()
-	p := fill(4096, 1)
-	round := func() {
-		for i := range 64 {
-			begin(t, l, int64(i)*4096, 4096, 4096).Unstable(p, 1)
+		v, _, _ := m.d.Write(background, p, off)
+		if rapid.IntRange(0, 9).Draw(m.t, "crash before it is noted") == 0 {
+			m.d.crash()
+			m.l.NewInstance()
 		}
-		l.Committed(l.Mark(), 1)
-	}
-	round()
-	if n := testing.AllocsPerRun(50, round); n > 0.5 {
-		t.Errorf("%v allocations for 64 writes", n)
+		c.Unstable(p, v)
 	}
 }
 
-// Whatever is written, committed, lost and written again: after a flush the durable
-// bytes are those of the last acknowledged changes.
-func TestNothingIsLost(t *testing.T) {
-	const size = 4096
+// t2 gives what begin takes.
+func (m *model) t2() testing.TB { return failer{TB: nil, t: m.t} }
+
+type failer struct {
+	testing.TB
+	t *rapid.T
+}
+
+func (f failer) Helper()           {}
+func (f failer) Fatal(args ...any) { f.t.Fatal(args...) }
+
+func (m *model) flush() {
+	for range 10 {
+		if m.l.Stale() {
+			if err := m.l.Rewrite(background, m.d, rapid.IntRange(1, 5000).Draw(m.t, "max")); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+		mark := m.l.Mark()
+		v, _ := m.d.Commit(background)
+		if m.l.Committed(mark, v) {
+			break
+		}
+	}
+	if !bytes.Equal(m.d.safe, m.want) || m.l.Kept() != 0 {
+		m.t.Fatalf("after a flush the disk has not what was acknowledged; %d bytes kept", m.l.Kept())
+	}
+}
+
+func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s, want := newServer(size), make([]byte, size)
-		l := New(int64(rapid.IntRange(100, 8000).Draw(t, "limit")))
-		defer l.Close()
-		flush := func() {
-			for range 10 {
-				if l.Stale() {
-					if err := l.Rewrite(context.Background(), s, 512); err != nil {
-						t.Fatal(err)
-					}
-				}
-				m := l.Mark()
-				v, _ := s.Commit(context.Background())
-				if l.Committed(m, v) {
-					if !bytes.Equal(s.durable, want) {
-						t.Fatal("after a flush the durable bytes are others")
-					}
-					return
-				}
-			}
-			t.Fatal("a flush comes to no end")
-		}
-		change := func(keep bool) (off, n int64, c *Change) {
-			off = rapid.Int64Range(0, size-1).Draw(t, "off")
-			n = rapid.Int64Range(1, min(600, size-off)).Draw(t, "n")
-			kept := int64(0)
-			if keep {
-				kept = n
-			}
-			for {
-				c, err := l.Begin(context.Background(), off, n, kept)
-				if err == nil {
-					return off, n, c
-				}
-				flush()
+		const size = 20000
+		m := model{t: t, l: New(1 << 20), d: newDisk(size), want: make([]byte, size)}
+		defer m.l.Close()
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			switch how := rapid.IntRange(0, 9).Draw(t, "step"); how {
+			case 7:
+				m.d.crash()
+			case 8:
+				m.l.CommitFailed()
+			case 9:
+				mark := m.l.Mark()
+				v, _ := m.d.Commit(background)
+				m.l.Committed(mark, v)
+			case 6:
+				m.flush()
+			default:
+				m.change(how)
 			}
 		}
-		t.Repeat(map[string]func(*rapid.T){
-			"write": func(t *rapid.T) {
-				off, n, c := change(true)
-				p := fill(int(n), rapid.Byte().Draw(t, "byte"))
-				v, _, _ := s.Write(context.Background(), p, off)
-				copy(want[off:], p)
-				c.Unstable(p, v)
-			},
-			"stable": func(t *rapid.T) {
-				off, n, c := change(false)
-				p := fill(int(n), rapid.Byte().Draw(t, "byte"))
-				s.stable(p, off)
-				copy(want[off:], p)
-				c.Stable()
-			},
-			"zero": func(t *rapid.T) {
-				off, n, c := change(false)
-				v, _ := s.Zero(context.Background(), off, n)
-				clear(want[off : off+n])
-				c.Zeroed(v)
-			},
-			"restart":       func(*rapid.T) { s.restart() },
-			"verifier only": func(*rapid.T) { s.verifier++ },
-			"told": func(*rapid.T) {
-				s.restart()
-				l.NewInstance()
-			},
-			"commit fails": func(*rapid.T) {
-				s.restart()
-				s.verifier-- // as if nothing had been
-				l.CommitFailed()
-			},
-			"crash soon": func(t *rapid.T) { s.crash = rapid.IntRange(1, 6).Draw(t, "calls") },
-			"flush":      func(*rapid.T) { flush() },
-		})
-		flush()
+		m.flush()
 	})
 }
 
-// Writers, flushes and restarts at the same time.
+// TestParallel has several writers, each in a range of its own, and commits beside them.
 func TestParallel(t *testing.T) {
-	const size = 64 << 10
-	s := newServer(size)
-	l := New(32 << 10)
-	defer l.Close()
-	var turn sync.Mutex
-	flush := func() {
-		turn.Lock()
-		defer turn.Unlock()
-		for {
-			if l.Stale() {
-				if err := l.Rewrite(context.Background(), s, 4096); err != nil {
+	l, d := New(1<<20), newDisk(8<<16)
+	var writers, flusher sync.WaitGroup
+	end := make(chan struct{})
+	flusher.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-end:
+				return
+			case <-l.Pressing():
+			}
+			if i%3 == 2 {
+				l.CommitFailed()
+				if err := l.Rewrite(background, d, 1<<16); err != nil {
 					t.Error(err)
 				}
 			}
 			m := l.Mark()
-			v, _ := s.Commit(context.Background())
-			if l.Committed(m, v) {
-				return
-			}
+			v, _ := d.Commit(background)
+			l.Committed(m, v)
 		}
-	}
-	var all sync.WaitGroup
-	for w := range 8 {
-		all.Go(func() {
-			for i := range 300 {
-				off := int64(w)*8192 + int64(i%16)*512
-				p := fill(512, byte(w*31+i))
-				c, err := l.Begin(context.Background(), off, 512, 512)
-				if errors.Is(err, ErrFull) {
-					flush()
-					continue
-				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				v, _, _ := s.Write(context.Background(), p, off)
-				c.Unstable(p, v)
-				if i%50 == 10 {
-					flush()
-				}
-				if i%97 == 13 {
-					s.mu.Lock()
-					s.restart()
-					s.mu.Unlock()
-				}
+	})
+	for g := range int64(8) {
+		writers.Go(func() {
+			for i := range int64(300) {
+				d.write(t, l, byte(i), 4096, g<<16+i%16*4096)
 			}
 		})
 	}
-	all.Wait()
-	flush()
-	if l.Kept() != 0 || l.reserved != 0 || len(l.under) != 0 {
-		t.Errorf("%d kept, %d reserved, %d under way", l.Kept(), l.reserved, len(l.under))
+	writers.Wait()
+	close(end)
+	flusher.Wait()
+	l.NewInstance()
+	if err := l.Rewrite(background, d, 1<<16); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func benchmark(b *testing.B, size int) {
-	l := New(64 << 20)
-	defer l.Close()
-	p := fill(size, 1)
-	var others []*Change
-	for i := range 63 {
-		others = append(others, begin(b, l, int64(1<<40+i*size), int64(size), 0))
-	}
-	b.SetBytes(int64(size))
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		begin(b, l, int64(i%1024*size), int64(size), int64(size)).Unstable(p, 1)
-		if i++; i%16 == 0 {
-			l.Committed(l.Mark(), 1)
+	for g := range 8 {
+		for i := 284; i < 300; i++ {
+			if got := d.safe[g<<16+i%16*4096]; got != byte(i) {
+				t.Fatalf("writer %d, block %d: %d, want %d", g, i%16, got, byte(i))
+			}
 		}
 	}
-	for _, c := range others {
-		c.Failed()
-	}
+	l.Close()
 }
 
-func Benchmark4K(b *testing.B) { benchmark(b, 4096) }
-func Benchmark1M(b *testing.B) { benchmark(b, 1<<20) }
+func BenchmarkWrite(b *testing.B) {
+	for _, size := range []int{4096, 1 << 20} {
+		b.Run(map[int]string{4096: "4K", 1 << 20: "1M"}[size], func(b *testing.B) {
+			l, p := New(64<<20), make([]byte, size)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			under := make([]*Change, 0, 63) // as many others are under way
+			for i := range int64(63) {
+				under = append(under, begin(b, l, 1<<40+i, 1, 0))
+			}
+			for b.Loop() {
+				c := begin(b, l, 0, int64(size), int64(size))
+				c.Unstable(p, 1)
+				select {
+				case <-l.Pressing():
+					l.Committed(l.Mark(), 1)
+				default:
+				}
+			}
+			for _, c := range under {
+				c.Failed()
+			}
+			l.Close()
+		})
+	}
+}

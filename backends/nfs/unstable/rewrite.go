@@ -2,7 +2,6 @@ package unstable
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"fmt"
 	"math"
@@ -12,163 +11,212 @@ import (
 	"sluice/block/buffer"
 )
 
-// Rewriter is the server, as Rewrite and Restore write to it.
+// Rewriter reaches the file for Rewrite and Restore.
 type Rewriter interface {
-	// Write writes all of p; durable: no COMMIT is needed for it.
+	// Write writes all of p and says whether it is durable; else v is the verifier.
 	Write(ctx context.Context, p []byte, off int64) (v Verifier, durable bool, err error)
-	// Zero makes a range read as zeroes.
-	Zero(ctx context.Context, off, n int64) (Verifier, error)
-	// Commit makes everything durable.
-	Commit(ctx context.Context) (Verifier, error)
+	// Zero makes a range read as zeroes. v was known before.
+	Zero(ctx context.Context, off, n int64) (v Verifier, err error)
+	// Commit makes all durable that was written.
+	Commit(ctx context.Context) (v Verifier, err error)
 }
 
-// rewrites is how often the server may turn out to be another one meanwhile.
-const rewrites = 8
+// attempts is how often a server may lose what is being written again.
+const attempts = 8
 
-// Rewrite writes everything that is kept again, in pieces of at most most bytes, and
-// commits it. It waits until no change is under way, and lets none begin meanwhile.
-func (l *Log) Rewrite(ctx context.Context, w Rewriter, most int) error {
-	all, err := l.Begin(ctx, 0, math.MaxInt64, 0)
+// Rewrite writes all entries again, the newest where they overlap, in requests of at most
+// max bytes, commits them and takes them out. Nothing else is under way meanwhile: changes
+// that begin wait for it, and it waits for those that began.
+func (l *Log) Rewrite(ctx context.Context, w Rewriter, max int) error {
+	all, err := l.begin(ctx, span{0, math.MaxInt64}, cost(0), true)
 	if err != nil {
 		return err
 	}
 	defer all.Failed()
-	return l.Restore(ctx, w, most)
+	return l.Restore(ctx, w, max)
 }
 
-// Restore is Rewrite at a time when no change that is under way can reach the server
-// before it is done: such a change is newer, and must not be overwritten with what is
-// kept.
-func (l *Log) Restore(ctx context.Context, w Rewriter, most int) error {
-	l.read()
-	defer l.unread()
-	for range rewrites {
-		l.mu.Lock()
-		entries, last, turns := slices.Clone(l.entries[l.front:]), l.seq, l.turns
-		l.mu.Unlock()
-		same, err := writeAgain(ctx, w, newest(entries), most)
-		if err != nil {
+// Restore is Rewrite for a time when the changes under way have no effect until it ends,
+// and are sent (again) afterwards: it does not wait for them.
+func (l *Log) Restore(ctx context.Context, w Rewriter, max int) error {
+	for range attempts {
+		done, err := l.rewrite(ctx, w, max)
+		if done || err != nil {
 			return err
 		}
-		l.mu.Lock()
-		done := same && turns == l.turns
-		if done {
-			l.drop(last)
-		}
+	}
+	return fmt.Errorf("the server has lost writes %d times in a row: %w", attempts, block.Transient)
+}
+
+// rewrite is one attempt; done is false where the server lost writes meanwhile.
+func (l *Log) rewrite(ctx context.Context, w Rewriter, max int) (done bool, err error) {
+	l.mu.Lock()
+	if !l.stale.Load() {
 		l.mu.Unlock()
-		if done {
-			return nil
-		}
+		return true, nil
 	}
-	return fmt.Errorf("the server became another one %d times meanwhile: %w", rewrites, block.Transient)
-}
-
-// piece is a run of bytes, or of zeroes.
-type piece struct {
-	off, n int64
-	data   []byte // nil: zeroes
-}
-
-// newest gives of each byte in entries the newest, in order of offset, without what is
-// durable.
-func newest(entries []entry) []piece {
-	byStart := slices.Clone(entries)
-	slices.SortFunc(byStart, func(a, b entry) int { return cmp.Compare(a.off, b.off) })
-	cuts := make([]int64, 0, 2*len(entries))
-	for _, e := range entries {
-		cuts = append(cuts, e.off, e.off+e.n)
-	}
-	slices.Sort(cuts)
-	cuts = slices.Compact(cuts)
-	var pieces []piece
-	var live newestFirst
-	for i := 0; i+1 < len(cuts); i++ {
-		from, to := cuts[i], cuts[i+1]
-		for len(byStart) > 0 && byStart[0].off <= from {
-			heap.Push(&live, byStart[0])
-			byStart = byStart[1:]
-		}
-		for len(live) > 0 && live[0].off+live[0].n <= from {
-			heap.Pop(&live)
-		}
-		if len(live) == 0 || live[0].kind == durable {
-			continue
-		}
-		p := piece{off: from, n: to - from}
-		if e := live[0]; e.kind == written {
-			p.data = e.data[from-e.off : to-e.off]
-		}
-		pieces = append(pieces, p)
-	}
-	return pieces
-}
-
-// newestFirst is a heap of entries.
-type newestFirst []entry
-
-func (h newestFirst) Len() int           { return len(h) }
-func (h newestFirst) Less(i, j int) bool { return h[i].seq > h[j].seq }
-func (h newestFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *newestFirst) Push(x any)        { *h = append(*h, x.(entry)) }
-func (h *newestFirst) Pop() any {
-	last := len(*h) - 1
-	e := (*h)[last]
-	*h = (*h)[:last]
-	return e
-}
-
-// writeAgain sends pieces and a COMMIT. same: it was one instance of the server that
-// took them all.
-func writeAgain(ctx context.Context, w Rewriter, pieces []piece, most int) (same bool, err error) {
-	var verifiers []Verifier
-	see := func(v Verifier) {
-		if !slices.Contains(verifiers, v) {
-			verifiers = append(verifiers, v)
-		}
-	}
-	joined := buffer.Get(most)
-	defer joined.Release()
-	for len(pieces) > 0 {
-		if pieces[0].data == nil {
-			v, err := w.Zero(ctx, pieces[0].off, pieces[0].n)
-			if err != nil {
-				return false, err
-			}
-			see(v)
-			pieces = pieces[1:]
-			continue
-		}
-		off := pieces[0].off
-		var p []byte
-		p, pieces = join(joined.B, pieces, most)
-		v, durable, err := w.Write(ctx, p, off)
-		if err != nil {
-			return false, err
-		}
-		if !durable {
-			see(v)
-		}
+	entries, mark, losses := slices.Clone(l.entries), l.last, l.losses
+	l.readers++
+	l.mu.Unlock()
+	defer l.unread()
+	r := rewriting{w: w, max: max, same: true}
+	if err := r.all(ctx, newest(entries)); err != nil {
+		return false, err
 	}
 	v, err := w.Commit(ctx)
 	if err != nil {
+		l.CommitFailed()
 		return false, err
 	}
-	see(v)
-	return len(verifiers) == 1, nil
+	r.see(v)
+	return r.same && l.rewritten(mark, losses, v), nil
 }
 
-// join takes pieces off the front that lie one after the other, up to most bytes.
-func join(buf []byte, pieces []piece, most int) ([]byte, []piece) {
-	if first := &pieces[0]; len(first.data) > most {
-		p := first.data[:most]
-		first.data, first.off, first.n = first.data[most:], first.off+int64(most), first.n-int64(most)
-		return p, pieces
+// rewritten takes out what was written again.
+func (l *Log) rewritten(m Mark, losses uint64, v Verifier) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.losses != losses {
+		return false
 	}
-	n, end := 0, pieces[0].off
-	for len(pieces) > 0 && pieces[0].off == end && pieces[0].data != nil && n+len(pieces[0].data) <= most {
-		n += copy(buf[n:], pieces[0].data)
-		end += pieces[0].n
-		pieces = pieces[1:]
+	n := 0
+	for ; n < len(l.entries) && l.entries[n].mark <= m; n++ {
+		l.drop(&l.entries[n])
 	}
-	return buf[:n], pieces
+	l.forget(n)
+	for i := range l.entries { // what ended meanwhile
+		e := &l.entries[i]
+		e.lost = e.lost || e.kind != mask && e.verifier != v
+	}
+	l.settle()
+	l.admit()
+	return true
+}
+
+// unread ends a rewrite.
+func (l *Log) unread() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.readers--; l.readers > 0 {
+		return
+	}
+	for i, b := range l.limbo {
+		b.Release()
+		l.limbo[i] = nil
+	}
+	l.limbo = l.limbo[:0]
+}
+
+// piece is a range with its newest content: bytes, or zeroes where there are none.
+type piece struct {
+	span
+	bytes []byte
+}
+
+// newest gives what the entries amount to, in order of offset, without overlap. What a
+// mask hides is left out.
+func newest(entries []entry) []piece {
+	var covered spans
+	var list []piece
+	for i := range slices.Backward(entries) {
+		e := &entries[i]
+		if e.kind != mask {
+			covered.gaps(e.span, func(s span) {
+				p := piece{span: s}
+				if e.kind == data {
+					p.bytes = e.bytes.B[s.off-e.off : s.end-e.off]
+				}
+				list = append(list, p)
+			})
+		}
+		covered.add(e.span)
+	}
+	slices.SortFunc(list, func(a, b piece) int { return cmp.Compare(a.off, b.off) })
+	return list
+}
+
+// rewriting is what one attempt knows.
+type rewriting struct {
+	w        Rewriter
+	max      int
+	verifier Verifier // of the replies so far, if any
+	any      bool
+	same     bool // they had all the same
+}
+
+func (r *rewriting) see(v Verifier) {
+	r.same = r.same && (!r.any || r.verifier == v)
+	r.verifier, r.any = v, true
+}
+
+// all writes the pieces, those of data joined where they touch.
+func (r *rewriting) all(ctx context.Context, list []piece) error {
+	joint := buffer.Get(r.max)
+	defer joint.Release()
+	for len(list) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p := list[0]
+		if p.bytes == nil {
+			v, err := r.w.Zero(ctx, p.off, p.end-p.off)
+			if err != nil {
+				return err
+			}
+			r.see(v)
+			list = list[1:]
+			continue
+		}
+		n := 0
+		for len(list) > 0 && list[0].bytes != nil && list[0].off == p.off+int64(n) && n < r.max {
+			took := copy(joint.B[n:], list[0].bytes)
+			n += took
+			if list[0].bytes = list[0].bytes[took:]; len(list[0].bytes) > 0 {
+				list[0].off += int64(took)
+				break
+			}
+			list = list[1:]
+		}
+		v, durable, err := r.w.Write(ctx, joint.B[:n], p.off)
+		if err != nil {
+			return err
+		}
+		if !durable {
+			r.see(v)
+		}
+	}
+	return nil
+}
+
+// spans is a set of bytes: ranges that do not touch, in order.
+type spans []span
+
+// find gives the first range that ends at off or behind it.
+func (s spans) find(off int64) int {
+	i, _ := slices.BinarySearchFunc(s, off, func(s span, off int64) int { return cmp.Compare(s.end, off) })
+	return i
+}
+
+// gaps calls f for each range of t that is not in the set.
+func (s spans) gaps(t span, f func(span)) {
+	for i := s.find(t.off); t.off < t.end; i++ {
+		if i == len(s) || s[i].off >= t.end {
+			f(t)
+			return
+		}
+		if t.off < s[i].off {
+			f(span{t.off, s[i].off})
+		}
+		t.off = max(t.off, s[i].end)
+	}
+}
+
+// add puts a range into the set.
+func (s *spans) add(t span) {
+	i := s.find(t.off)
+	j := i
+	for ; j < len(*s) && (*s)[j].off <= t.end; j++ {
+		t = span{min(t.off, (*s)[j].off), max(t.end, (*s)[j].end)}
+	}
+	*s = slices.Replace(*s, i, j, t)
 }

@@ -1,5 +1,0 @@
-//go:build !race
-
-package unstable
-
-const raceEnabled = false
