@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"syscall"
 
 	"sluice/backends/nfs/remote"
+	"sluice/backends/nfs/v4"
 	"sluice/block"
 )
 
@@ -20,9 +22,24 @@ type version struct {
 
 // versions are those that there are, best first.
 var versions = []version{
-	{"4.2", nil},
-	{"4.1", nil},
+	{"4.2", dial42},
+	{"4.1", dial41},
 	{"3", nil},
+}
+
+func dial42(ctx context.Context, cfg *Config) (remote.Client, error) { return dial4(ctx, cfg, 2) }
+func dial41(ctx context.Context, cfg *Config) (remote.Client, error) { return dial4(ctx, cfg, 1) }
+
+func dial4(ctx context.Context, cfg *Config, minor uint32) (remote.Client, error) {
+	client, err := v4.Dial(ctx, v4.Config{
+		Host: cfg.Host, Port: cfg.Port, Minor: minor, Only: true,
+		Connections: cfg.Connections, Cred: cfg.Cred, Patience: cfg.Reconnect, Silence: cfg.Silence, Timeout: cfg.Timeout,
+		MaxIO: MaxIO, Logger: slog.Default(),
+	})
+	if err != nil {
+		return nil, err // not a nil *v4.Client in an interface
+	}
+	return client, nil
 }
 
 func known(name string) bool {
