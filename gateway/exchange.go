@@ -79,6 +79,9 @@ func (e *export) exchange(ctx context.Context, st *stack, next Next) error {
 		if err != nil && now != before { // before calls go on, on the old one
 			err = errors.Join(err, e.become(before))
 		}
+		if err == nil {
+			st.storage.set(dev)
+		}
 		return dev, err
 	})
 	return err

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"sluice/block"
@@ -22,6 +23,31 @@ type layers struct {
 	hold     *hold.Device
 	observe  *observe.Device
 	fault    *fault.Device
+	storage  *storage
+}
+
+// storage is whom to ask how the image's storage does, if anybody.
+type storage struct {
+	reporter atomic.Pointer[block.Reporter]
+}
+
+// set makes it that of an image, which may be another one than before.
+func (s *storage) set(image block.Device) {
+	if r, ok := image.(block.Reporter); ok {
+		s.reporter.Store(&r)
+	} else {
+		s.reporter.Store(nil)
+	}
+}
+
+// report gives nil where nobody tells.
+func (s *storage) report() *block.StorageReport {
+	r := s.reporter.Load()
+	if r == nil {
+		return nil
+	}
+	report := (*r).StorageReport()
+	return &report
 }
 
 // layering says which layers there are to be.
@@ -40,7 +66,8 @@ type layering struct {
 
 // build puts the layers on dev, which they own.
 func (l layering) build(dev block.Device) layers {
-	var on layers
+	on := layers{storage: new(storage)}
+	on.storage.set(dev)
 	if l.faults || len(l.rules) > 0 {
 		on.fault = fault.New(dev)
 		on.fault.SetRules(l.rules)
@@ -81,6 +108,7 @@ func (on *layers) adjust(s spec.Settings, rules []fault.Rule, slow time.Duration
 
 // gauges adds what the layers do to what a scrape is told.
 func (on *layers) gauges(g *metrics.Gauges) {
+	g.Storage = on.storage.report()
 	if on.hold != nil {
 		st := on.hold.State()
 		g.Held = st.Waiting

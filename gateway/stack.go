@@ -37,6 +37,7 @@ func (g *Gateway) build(ctx context.Context, e *export, s spec.Spec) (*stack, er
 		name: s.Name, settings: s.Settings, rules: e.rules, slow: g.slow(s.Settings), faults: g.cfg.AllowFaults,
 		counters: e.counters, changed: e.changed, log: g.cfg.Log.With("export", s.Name),
 	}.build(st.image)
+	st.storage.set(img)
 	return st, nil
 }
 

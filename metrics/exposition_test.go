@@ -79,6 +79,7 @@ func sample() *Registry {
 		return Gauges{
 			State: "held", Held: 3, HeldTime: 90 * time.Second, Throttled: 7, ThrottledTime: 1500 * time.Millisecond,
 			Swaps: 2, LastSwap: 20 * time.Millisecond, LongestSwap: 50 * time.Millisecond,
+			Storage: &block.StorageReport{Connected: 1, Wanted: 4, Losses: 5, Recoveries: 6, Kept: 1 << 20},
 		}
 	})
 	r.Export("idle").SetInfo(block.Info{Size: 512, ReadOnly: true})

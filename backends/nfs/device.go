@@ -148,19 +148,17 @@ func (d *Device) Info() block.Info {
 	return info
 }
 
-// Status is how a Device's server does.
-type Status struct {
-	remote.Status
-	Kept int64 // bytes written by this Device and not known to be durable
-}
-
-// Status may be called at any time, also after Close.
-func (d *Device) Status() Status {
-	s := Status{Status: d.client.client.Status()}
-	if d.log != nil {
-		s.Kept = d.log.Kept()
+// StorageReport implements block.Reporter.
+func (d *Device) StorageReport() block.StorageReport {
+	s := d.client.client.Status()
+	r := block.StorageReport{
+		Protocol: "nfs " + s.Version, Connected: s.Connected, Wanted: s.Wanted,
+		Losses: s.Losses, Recoveries: s.Recoveries, Away: s.Away, Cause: s.Cause,
 	}
-	return s
+	if d.log != nil {
+		r.Kept = d.log.Kept()
+	}
+	return r
 }
 
 // Close ends the calls that the server does not answer, waits for all, and closes the

@@ -82,7 +82,7 @@ func TestFlushSendsACommitOnlyForChanges(t *testing.T) {
 	if n := s.counted(&s.commits); n != 1 {
 		t.Errorf("%d COMMITs after a stable write", n)
 	}
-	if kept := d.Status().Kept; kept != 0 {
+	if kept := d.StorageReport().Kept; kept != 0 {
 		t.Errorf("%d bytes kept", kept)
 	}
 	durable(t, s, 1, 4096, 0)
@@ -226,7 +226,7 @@ func TestTheCommitterMakesRoom(t *testing.T) {
 	s, d := fresh(t, "?keep=1M")
 	for i := range 64 {
 		write(t, d, byte(i), 64<<10, int64(i%16)<<16)
-		if kept := d.Status().Kept; kept > 1<<20 {
+		if kept := d.StorageReport().Kept; kept > 1<<20 {
 			t.Fatalf("%d bytes kept", kept)
 		}
 	}
@@ -239,13 +239,16 @@ func TestTheCommitterMakesRoom(t *testing.T) {
 // TestNoRoomAndNoCommit: a server that takes writes and cannot commit them stops the
 // writer in the end, with its error.
 func TestNoRoomAndNoCommit(t *testing.T) {
-	s, d := fresh(t, "?keep=1M")
+	s := newServer()
+	s.file(image, make([]byte, 1<<20))
 	s.on = func(op string) error {
 		if op == "COMMIT" {
 			return refusal(op, nfsstat.IO)
 		}
 		return nil
 	}
+	d := device(t, s, "?keep=1M", block.OpenOptions{})
+	defer closeAll(t, d.Close)
 	var err error
 	for i := 0; err == nil && i < 100; i++ {
 		err = d.WriteAt(background, fill(1, 64<<10), int64(i%16)<<16, 0)
@@ -253,9 +256,6 @@ func TestNoRoomAndNoCommit(t *testing.T) {
 	if block.KindOf(err) != block.IO || !says(err, "write nfs://", "COMMIT") {
 		t.Error(err)
 	}
-	s.calls.Lock()
-	s.on = nil
-	s.calls.Unlock()
 }
 
 // TestFlushesShareACommit: those that came while one was under way wait for a single

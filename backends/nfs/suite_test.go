@@ -64,7 +64,7 @@ func TestSuite(t *testing.T) {
 	const even, odd = 1 << 20, 1<<20 + 777
 	suite(t, "4.2", even, "", func(*server) {})
 	suite(t, "odd", odd, "?rsize=4K&wsize=4K", func(*server) {})
-	suite(t, "short", odd, "", func(s *server) { s.short = 3000 })
+	suite(t, "short", odd, "", func(s *server) { s.short = 3072 })
 	suite(t, "without 4.2", odd, "", func(s *server) { s.limits.Seek, s.limits.Allocate = false, false })
 	suite(t, "little kept", even, "?keep=1M", func(*server) {})
 	suite(t, "restarts", even, "", func(s *server) { s.every = 17 })
