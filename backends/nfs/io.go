@@ -88,6 +88,12 @@ func (d *Device) write(ctx context.Context, op string, p []byte, off int64, stab
 	}
 	instance := d.commits.instance.Load()
 	w, err := writeAll(ctx, d.file, p, off, stable)
+	for err == nil && w.Durable && d.commits.instance.Load() != instance {
+		// The reply may be from before a recovery, in which older bytes that were
+		// kept have been written over these.
+		instance = d.commits.instance.Load()
+		w, err = writeAll(ctx, d.file, p, off, stable)
+	}
 	switch {
 	case err != nil:
 		change.Failed()

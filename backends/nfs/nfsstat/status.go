@@ -243,8 +243,10 @@ type Error struct {
 	Status Status
 }
 
-// Error names the operation and the status.
-func (e *Error) Error() string { return e.Op + ": " + e.Status.String() }
+// Error says what it means, and names the operation and the status.
+func (e *Error) Error() string {
+	return fmt.Sprintf("%v (%s: %v)", e.Status.Kind(), e.Op, e.Status)
+}
 
 // Is matches the block.Kind of the status, or the Status.
 func (e *Error) Is(target error) bool {
