@@ -146,7 +146,6 @@ func TestServerForgetsAnywhere(t *testing.T) {
 // journal is a remote.Kept that remembers all writes.
 type journal struct {
 	mu       sync.Mutex
-	f        *File
 	writes   map[int64][]byte
 	verifier remote.Verifier
 	verified int

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -202,7 +201,6 @@ func TestGaneshaDiesAndConnectionsBreak(t *testing.T) {
 // load writes and reads back at eight places.
 type load struct {
 	t    *testing.T
-	done atomic.Int64
 	step chan struct{}
 	stop chan struct{}
 	all  sync.WaitGroup
