@@ -127,6 +127,36 @@ type Nowaiter interface {
 	ReadNowait(p []byte, off int64) error
 }
 
+// Starter carries out requests that nobody waits for in a goroutine of their own
+// (CapStart): one who has many at once, such as an exporter, starts them all and is told
+// of each one's end. What cannot be begun at once is not begun.
+type Starter interface {
+	// StartRead begins to fill p with the bytes at off and returns true; p is the
+	// Device's until done was told. It may be held back until Kick. false: it was
+	// not begun and done will not be told; ReadAt can do it, or tell why not.
+	StartRead(p []byte, off int64, done Done) bool
+	// StartWrite is the same for a write; see WriteAt for the flags.
+	StartWrite(p []byte, off int64, flags Flags, done Done) bool
+	// Kick sends off what was started.
+	Kick()
+}
+
+// Done is told how a request ended that was started.
+type Done interface {
+	// Done is called once, by any goroutine, perhaps before the request's start has
+	// returned. It must not wait. An error means no more than that it did not work
+	// out this way: whether the request was carried out is open, and the caller has
+	// it done by ReadAt or WriteAt, whose outcome counts. What it returns, if not
+	// nil, is pushed when what ended together was told.
+	Done(err error) Pusher
+}
+
+// Pusher collects outcomes until it is pushed. It is compared with others.
+type Pusher interface {
+	// Push must not wait.
+	Push()
+}
+
 // Ranger tells where bytes lie in a local file (CapFileRange), so that an
 // exporter can let the kernel move them.
 type Ranger interface {

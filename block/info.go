@@ -70,12 +70,13 @@ const (
 	// an exporter may call it from its own loop.
 	CapNowaitWrites
 
-	CapCopy // Copier
+	CapCopy  // Copier
+	CapStart // Starter
 )
 
 var capNames = [...]string{
 	"flush", "fua", "zero", "fast-zero", "discard", "extents", "depth", "prefetch", "resize",
-	"nowait", "file-range", "bitmaps", "multi-conn", "serial-writes", "nowait-writes", "copy",
+	"nowait", "file-range", "bitmaps", "multi-conn", "serial-writes", "nowait-writes", "copy", "start",
 }
 
 // Names lists the capabilities in c by name, in a fixed order.

@@ -19,6 +19,7 @@ type Resolved struct {
 	Ranger    Ranger
 	Bitmapper Bitmapper
 	Copier    Copier
+	Starter   Starter
 }
 
 // Resolve looks up what d can do. It panics where Info().Caps claims a
@@ -36,6 +37,7 @@ func Resolve(d Device) *Resolved {
 	r.Ranger = resolve[Ranger](d, caps, CapFileRange)
 	r.Bitmapper = resolve[Bitmapper](d, caps, CapBitmaps)
 	r.Copier = resolve[Copier](d, caps, CapCopy)
+	r.Starter = resolve[Starter](d, caps, CapStart)
 	return r
 }
 

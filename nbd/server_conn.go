@@ -70,10 +70,11 @@ type serverConn struct {
 	received   chan error     // the end of it
 	successors sync.WaitGroup // receivers after the first
 
-	budget budget
-	work   workers
-	laned  laned
-	box    outbox
+	budget   budget
+	work     workers
+	laned    laned
+	starting starting
+	box      outbox
 }
 
 func newServerConn(srv *Server, st stream, a *agreement, log *slog.Logger) *serverConn {
@@ -94,6 +95,7 @@ func newServerConn(srv *Server, st stream, a *agreement, log *slog.Logger) *serv
 	}
 	c.budget.init(srv.cfg.MaxRequests, srv.cfg.MaxBytes)
 	c.work.max, c.work.run = srv.cfg.Workers, c.worker
+	c.starting.device = a.dev.Starter
 	return c
 }
 
@@ -111,6 +113,8 @@ func (c *serverConn) serve(ctx context.Context) error {
 	c.receiveAll()
 	err := <-c.received
 	c.successors.Wait()
+	c.kickStarted()
+	c.starting.under.Wait()
 	c.work.wait()
 	c.laned.pending.Wait()
 	c.box.wait()
@@ -140,7 +144,8 @@ func (c *serverConn) deserted(err error) bool {
 // receiver's common reply buffer is one too, so that a client that does not read
 // its replies cannot pile them up.
 type job struct {
-	next *job // in the queue that it is in
+	next *job        // in the queue that it is in
+	conn *serverConn // of one that was started
 
 	req   request
 	op    Op

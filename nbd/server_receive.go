@@ -256,6 +256,9 @@ func (c *serverConn) read(req request) error {
 	} else if c.readWhole(req) {
 		return nil
 	}
+	if c.startRead(req) {
+		return nil
+	}
 	return c.enqueue(req, 0)
 }
 
@@ -345,7 +348,9 @@ func (c *serverConn) write(req request) error {
 		c.budget.give(j)
 		return err
 	}
-	c.submit(j)
+	if !c.startWrite(j) {
+		c.submit(j)
+	}
 	return nil
 }
 
@@ -461,6 +466,7 @@ func (c *serverConn) reserve(size int) {
 // push sends the replies that the receiver has put together, and reports the
 // batch.
 func (c *serverConn) push() {
+	c.kickStarted()
 	if c.count > 0 {
 		c.report()
 	}

@@ -22,6 +22,7 @@ type Device struct {
 	seeker    remote.Seeker
 	allocator remote.Allocator
 	copier    remote.Copier
+	starter   remote.Starter
 
 	info         block.Info // all but Size, fixed when opened
 	size         atomic.Int64
@@ -117,6 +118,7 @@ func (d *Device) setUp(ctx context.Context, cfg *Config) error {
 	if limits.Copy {
 		d.copier, _ = d.file.(remote.Copier)
 	}
+	d.starter, _ = d.file.(remote.Starter)
 	d.info.Block = block.BlockSize{Min: 1, Preferred: 4096}
 	d.info.Caps = d.capabilities()
 	return nil
@@ -127,6 +129,9 @@ func (d *Device) capabilities() block.Cap {
 	caps := block.CapFlush | block.CapMultiConn
 	if d.seeker != nil {
 		caps |= block.CapExtents
+	}
+	if d.starter != nil {
+		caps |= block.CapStart
 	}
 	if d.info.ReadOnly {
 		return caps

@@ -93,6 +93,7 @@ var checks = []check{
 	{"nowait", with(block.CapNowait), checkNowait},
 	{"file-range", with(block.CapFileRange), checkFileRange},
 	{"bitmaps", with(block.CapBitmaps), checkBitmaps},
+	{"start", with(block.CapStart), checkStart},
 
 	{"parallel-disjoint", writable, checkParallelDisjoint},
 	{"parallel-overlap", writable, checkParallelOverlap},

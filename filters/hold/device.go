@@ -56,7 +56,7 @@ const (
 // forwarded are the powers that the Device passes on.
 const forwarded = block.CapFlush | block.CapFUA | block.CapZero | block.CapFastZero | block.CapDiscard | block.CapExtents |
 	block.CapDepth | block.CapPrefetch | block.CapResize | block.CapNowait | block.CapFileRange | block.CapBitmaps |
-	block.CapMultiConn | block.CapSerialWrites
+	block.CapMultiConn | block.CapSerialWrites | block.CapStart
 
 // New puts a Device around dev.
 func New(dev block.Device, cfg Config) *Device {

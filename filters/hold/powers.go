@@ -121,3 +121,17 @@ func (d *Device) PinRange(off, n int64) (block.FileRange, bool) {
 
 // UnpinRange gives back what PinRange returned.
 func (d *Device) UnpinRange(r block.FileRange) { d.dev.Ranger.UnpinRange(r) }
+
+// StartRead begins a read, unless requests wait. One that ends in an error comes back as
+// ReadAt.
+func (d *Device) StartRead(p []byte, off int64, done block.Done) bool {
+	return d.state.Load()&blocksRead == 0 && d.dev.Starter.StartRead(p, off, done)
+}
+
+// StartWrite begins a write: see StartRead.
+func (d *Device) StartWrite(p []byte, off int64, flags block.Flags, done block.Done) bool {
+	return d.state.Load()&blocksWrite == 0 && d.dev.Starter.StartWrite(p, off, flags, done)
+}
+
+// Kick sends off what was started.
+func (d *Device) Kick() { d.dev.Starter.Kick() }

@@ -25,7 +25,7 @@ var arrows = []arrow{
 	{"backends/nfs/unstable", []string{"block", "block/buffer"}},
 	{"backends/nfs/rpc", []string{"block", "backends/nfs/xdr"}},
 	{"backends/nfs/nfsstat", []string{"block"}},
-	{"backends/nfs/remote", nil},
+	{"backends/nfs/remote", []string{"block"}},
 	{"backends/nfs/nfstest", []string{"backends/nfs/xdr"}},
 	{"backends/nfs/...", []string{"block/...", "backends/location", "backends/nfs/..."}},
 	{"backends/...", []string{"block/...", "backends/..."}},

@@ -1,6 +1,10 @@
 package remote
 
-import "context"
+import (
+	"context"
+
+	"sluice/block"
+)
 
 // File is an open regular file. All methods may be called by many goroutines at once;
 // calls wait while the server is away, as long as the client's patience goes.
@@ -23,6 +27,24 @@ type File interface {
 	// Close waits for the calls under way, and closes the file at the server if that
 	// can be reached now.
 	Close() error
+}
+
+// Starter is a File that reads and writes without a goroutine that waits: see
+// block.Starter, whose rules hold for it. Only what can be sent at once is begun.
+type Starter interface {
+	StartRead(p []byte, off int64, done ReadDone) bool
+	StartWrite(p []byte, off int64, stable bool, done WriteDone) bool
+	Kick()
+}
+
+// ReadDone is told of the end of a read: see block.Done.
+type ReadDone interface {
+	ReadDone(n int, err error) block.Pusher
+}
+
+// WriteDone is told of the end of a write.
+type WriteDone interface {
+	WriteDone(w Written, err error) block.Pusher
 }
 
 // Limiter is a File that knows its limits; each one is.

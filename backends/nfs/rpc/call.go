@@ -34,6 +34,10 @@ type Call struct {
 	// after its caller had left.
 	Drained func()
 
+	// Ended, if set, is told of the end of a call that was queued (see Queue), instead
+	// of somebody who waits.
+	Ended Ended
+
 	// Reply holds the results without the payload. It is valid until the next call.
 	Reply []byte
 	// N is how many bytes of Into were filled.
@@ -50,6 +54,7 @@ type Call struct {
 	large    bool      // its payload is worth a system call
 	gen      uint32    // of xids
 	seq      uint64    // order of submission
+	told     Ended     // Ended of a call that was queued; nil where somebody waits
 	lost     time.Time // when a connection first broke under it
 
 	live atomic.Uint32
@@ -58,6 +63,16 @@ type Call struct {
 	err  error
 
 	done chan struct{} // one send per completion
+}
+
+// Ended is told of a call's end.
+type Ended interface {
+	// CallEnded is called once for each call, by any goroutine, and must not wait.
+	// err is what Do would return. left: the connection broke, and the call, which
+	// changes nothing, is not waited for: it is its owner's again when Drained was
+	// called, but its buffer is free. What it returns, if not nil, is pushed when
+	// what came together was told.
+	CallEnded(err error, left bool) block.Pusher
 }
 
 // Finder knows the results of a procedure that returns bulk data.
@@ -96,19 +111,37 @@ func (c *Call) nextXID() uint32 {
 
 // answer hands the call back for the reader. It does not wait for the writer, who
 // may in turn be waiting for a server that first wants its replies read.
-func (c *Call) answer() {
+func (c *Call) answer() block.Pusher {
 	if len(c.Data) > 0 {
-		c.settle(answerCame)
-		return
+		return c.settle(answerCame)
 	}
-	c.done <- struct{}{}
+	return c.handBack()
 }
 
 // settle notes one of the two ends of a call with Data; whoever notes the second
 // hands it back. The first must not touch it any more.
-func (c *Call) settle(end uint32) {
+func (c *Call) settle(end uint32) block.Pusher {
 	if c.lent.Or(end)|end == sendingEnded|answerCame {
-		c.done <- struct{}{}
+		return c.handBack()
+	}
+	return nil
+}
+
+// handBack ends the call for who waits, or who wants to be told.
+func (c *Call) handBack() block.Pusher {
+	if ended := c.Ended; ended != nil {
+		err := c.err
+		c.release()
+		return ended.CallEnded(err, false)
+	}
+	c.done <- struct{}{}
+	return nil
+}
+
+// push pushes one.
+func push(p block.Pusher) {
+	if p != nil {
+		p.Push()
 	}
 }
 
@@ -126,14 +159,13 @@ func (c *Call) abandoned() bool { return c.busy.Load() == leaving }
 func (c *Call) reset() {
 	c.sent, c.forsaken, c.lost, c.err, c.N, c.Resent = false, false, time.Time{}, nil, 0, false
 	c.Reply = c.Reply[:0]
-	c.busy.Store(0)
 }
 
 // Err says, in Drained, why there is no reply.
 func (c *Call) Err() error { return c.err }
 
 // release drops what belongs to the caller.
-func (c *Call) release() { c.Data, c.Into, c.Find, c.Forsake = nil, nil, nil, nil }
+func (c *Call) release() { c.Data, c.Into, c.Find, c.Forsake, c.Ended = nil, nil, nil, nil, nil }
 
 // LostError says why a call has no outcome: there was no connection, for longer than
 // the transport's patience.

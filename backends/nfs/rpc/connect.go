@@ -175,6 +175,7 @@ func (t *Transport) detach(link *Link, cause error) (again bool) {
 	slices.SortFunc(owed, func(a, b *Call) int { return cmp.Compare(a.seq, b.seq) })
 	at := time.Now()
 	var dropped []*Call
+	var left []Ended
 	for _, c := range owed {
 		again = again || !c.lost.IsZero()
 		c.live.Store(0)
@@ -184,9 +185,17 @@ func (t *Transport) detach(link *Link, cause error) (again bool) {
 		}
 		c.queued = true
 		t.queue = append(t.queue, c)
+		if c.Ended != nil && !c.Changes && c.leave() {
+			// It is sent again, for what is above; but who started it has another
+			// way, on which it can wait.
+			left = append(left, c.Ended)
+		}
 	}
 	t.mu.Unlock()
 	t.drop(dropped)
+	for _, ended := range left {
+		push(ended.CallEnded(&LostError{Cause: describe(cause)}, true))
+	}
 	return again
 }
 

@@ -3,6 +3,8 @@ package rpc
 import (
 	"encoding/binary"
 	"slices"
+
+	"sluice/block"
 )
 
 // What happens to what the server sends, in this order:
@@ -29,11 +31,13 @@ const maxCallback = 64 << 10
 type reader struct {
 	t      *Transport
 	link   *Link
-	served int // replies delivered
+	served int            // replies delivered
+	after  []block.Pusher // of what was told, to be pushed before the next wait
 }
 
 // run reads until the connection ends.
 func (r *reader) run() error {
+	defer r.push()
 	for {
 		if err := r.one(); err != nil {
 			return err
@@ -51,16 +55,19 @@ func (r *reader) limit() int {
 
 func (r *reader) one() error {
 	s := r.link.stream
+	r.pushBefore(markSize)
 	if err := s.need(markSize, r.limit()); err != nil {
 		return err
 	}
 	n, last := markOf(s.next(markSize))
 	if !last {
+		r.push()
 		return r.fragments(n)
 	}
 	if err := r.check(n); err != nil {
 		return err
 	}
+	r.pushBefore(min(n, prefix))
 	if err := s.need(min(n, prefix), r.limit()); err != nil {
 		return err
 	}
@@ -125,6 +132,7 @@ func (r *reader) deliver(c *Call, results []byte, size, taken int) error {
 	s := r.link.stream
 	s.r += taken
 	if c.err != nil || c.abandoned() {
+		r.pushBefore(size)
 		return s.discard(size)
 	}
 	at, n := 0, 0
@@ -139,6 +147,7 @@ func (r *reader) deliver(c *Call, results []byte, size, taken int) error {
 	}
 	c.Reply = append(c.Reply, results[:at]...)
 	s.r += at
+	r.pushBefore(n)
 	if err := s.fill(c.Into[:n]); err != nil {
 		return err
 	}
@@ -149,6 +158,7 @@ func (r *reader) deliver(c *Call, results []byte, size, taken int) error {
 // keep puts all the results into Call.Reply.
 func (r *reader) keep(c *Call, size int) error {
 	c.Reply = slices.Grow(c.Reply[:0], size)[:size]
+	r.pushBefore(size)
 	return r.link.stream.fill(c.Reply)
 }
 
@@ -160,7 +170,26 @@ func (r *reader) finish(c *Call) {
 		return
 	}
 	r.t.flight.Add(-1)
-	c.answer()
+	if p := c.answer(); p != nil && !slices.Contains(r.after, p) {
+		r.after = append(r.after, p)
+	}
+}
+
+// pushBefore pushes unless n bytes are at hand, so that nobody waits for what is yet
+// to come.
+func (r *reader) pushBefore(n int) {
+	if len(r.after) > 0 && len(r.link.stream.buffered()) < n {
+		r.push()
+	}
+}
+
+// push pushes what was told since the last time.
+func (r *reader) push() {
+	for i, p := range r.after {
+		r.after[i] = nil
+		p.Push()
+	}
+	r.after = r.after[:0]
 }
 
 // broken is for a call that was claimed when the connection ended or made no sense

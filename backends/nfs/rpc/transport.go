@@ -198,6 +198,68 @@ func (t *Transport) submit(c *Call) {
 	t.write(ownBatches)
 }
 
+// Queue queues a call, to be sent with Kick at the latest, whose end c.Ended is told. It
+// is not taken where there is no connection.
+func (t *Transport) Queue(c *Call) bool {
+	ended := c.Ended
+	c.reset()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.link == nil || t.dead != nil {
+		return false
+	}
+	c.Ended = ended
+	if t.flight.Add(1) == 1 {
+		t.heard.Store(now())
+	}
+	t.number(c)
+	return true
+}
+
+// Kick sends what is queued, if nobody does.
+func (t *Transport) Kick() {
+	t.mu.Lock()
+	if t.writing || t.link == nil || !t.waits() {
+		t.mu.Unlock()
+		return
+	}
+	t.writing = true
+	t.write(ownBatches)
+}
+
+// Abandon ends a call that was queued, soon at least: nobody wants its outcome any more.
+// Nothing happens to one that has ended already, nor to what c is used for since then.
+func (t *Transport) Abandon(c *Call) {
+	t.mu.Lock()
+	ended := c.told
+	if ended == nil || !c.queued && c.live.Load() == 0 {
+		t.mu.Unlock()
+		return
+	}
+	lost := &LostError{Cause: block.Closed}
+	if c.queued && !c.sent {
+		t.unqueue(c)
+		t.mu.Unlock()
+		t.flight.Add(-1)
+		c.release()
+		push(ended.CallEnded(lost, false))
+		return
+	}
+	if !c.Changes && c.leave() {
+		t.mu.Unlock()
+		push(ended.CallEnded(lost, true))
+		return
+	}
+	t.forsakeAndUnlock(c)
+}
+
+// unqueue takes a call out of the queue. The lock is held.
+func (t *Transport) unqueue(c *Call) {
+	i := slices.Index(t.queue[t.head:], c) + t.head
+	t.queue = slices.Delete(t.queue, i, i+1)
+	c.queued = false
+}
+
 // submitQuietly queues the call and leaves the writing to others. Its outcome comes
 // to done.
 func (t *Transport) submitQuietly(c *Call) {
@@ -227,14 +289,15 @@ func (t *Transport) wakeWriter() {
 func (t *Transport) number(c *Call) {
 	c.xid = c.nextXID()
 	t.seq++
-	c.seq, c.queued = t.seq, true
+	c.seq, c.queued, c.told = t.seq, true, c.Ended
+	c.busy.Store(0)
 	t.enqueue(c)
 }
 
 // fail hands a call back that the Transport failed. No one else can any more.
 func (t *Transport) fail(c *Call) {
 	t.flight.Add(-1)
-	c.done <- struct{}{}
+	push(c.handBack())
 }
 
 // enqueue appends to the queue. What is sent makes room: no more calls wait than
@@ -257,9 +320,7 @@ func (t *Transport) giveUp(c *Call) (free, gone bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c.queued && !c.sent {
-		i := slices.Index(t.queue[t.head:], c) + t.head
-		t.queue = slices.Delete(t.queue, i, i+1)
-		c.queued = false
+		t.unqueue(c)
 		t.flight.Add(-1)
 		c.release()
 		return true, false
@@ -276,12 +337,14 @@ const forsakenTime = time.Second
 // forsake sees to it that the call ends soon, whatever the server does.
 func (t *Transport) forsake(c *Call) {
 	t.mu.Lock()
+	t.forsakeAndUnlock(c)
+}
+
+func (t *Transport) forsakeAndUnlock(c *Call) {
 	c.forsaken = true
 	queued, xid := c.queued, c.xid
 	if queued {
-		i := slices.Index(t.queue[t.head:], c) + t.head
-		t.queue = slices.Delete(t.queue, i, i+1)
-		c.queued = false
+		t.unqueue(c)
 		c.err = &LostError{Cause: block.Closed, Unresolved: c.sent}
 	}
 	t.mu.Unlock()

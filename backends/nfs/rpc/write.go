@@ -115,7 +115,7 @@ func (t *Transport) write(batches int) {
 		clear(t.out.pieces)
 		for i, c := range t.out.lent {
 			t.out.lent[i] = nil
-			c.settle(sendingEnded)
+			push(c.settle(sendingEnded))
 		}
 		t.mu.Lock()
 		if err != nil {

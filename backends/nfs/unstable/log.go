@@ -100,6 +100,26 @@ func (l *Log) Begin(ctx context.Context, off, n, keep int64) (*Change, error) {
 	return l.begin(ctx, span{off, off + n}, cost(keep), false)
 }
 
+// TryBegin is Begin where there is no need to wait; nil where there is.
+func (l *Log) TryBegin(off, n, keep int64) *Change {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	c := l.take()
+	c.span, c.cost = span{off, off + n}, cost(keep)
+	if !l.admits(c, l.waiting) {
+		if !l.fits(c) {
+			l.press()
+		}
+		l.put(c)
+		return nil
+	}
+	l.enter(c)
+	return c
+}
+
 // begin is Begin. first lets the change in before all that wait: some of them wait for
 // room, which Rewrite makes.
 func (l *Log) begin(ctx context.Context, s span, cost int64, first bool) (*Change, error) {

@@ -76,12 +76,9 @@ func (c *Client) attempt(ctx context.Context, s *session, op operation, how how)
 		sl.session, sl.seq = s, 0
 	}
 	sl.seq++
-	tr := op.traits()
-	call := sl.call
-	call.Head = appendCompound(sl.t.Start(call.Head, procCompound), c.minor, tr.ops+1)
-	call.Head = op.encode(appendSequence(call.Head, s, sl, sl.highest, tr.cache))
-	call.Data, call.Into, call.Find, call.Changes, call.Forsake = tr.data, tr.into, tr.find, tr.changes, how.closing
-	left, err := sl.t.Do(ctx, call)
+	c.encode(sl, op)
+	sl.call.Forsake = how.closing
+	left, err := sl.t.Do(ctx, sl.call)
 	switch {
 	case left: // the slot is freed when the reply has come
 		return over, err
@@ -93,6 +90,14 @@ func (c *Client) attempt(ctx context.Context, s *session, op operation, how how)
 	v, err := c.outcome(sl, op)
 	c.slots.release(sl)
 	return v, err
+}
+
+// encode makes a slot's call of an operation.
+func (c *Client) encode(sl *slot, op operation) {
+	tr, call := op.traits(), sl.call
+	call.Head = appendCompound(sl.t.Start(call.Head, procCompound), c.minor, tr.ops+1)
+	call.Head = op.encode(appendSequence(call.Head, sl.session, sl, sl.highest, tr.cache))
+	call.Data, call.Into, call.Find, call.Changes = tr.data, tr.into, tr.find, tr.changes
 }
 
 var errNoSlot = errors.New("the server took slots back")

@@ -420,7 +420,10 @@ const closeTime = time.Second
 
 // Close implements remote.File.
 func (f *File) Close() error {
-	f.once.Do(func() { close(f.closing) })
+	f.once.Do(func() {
+		close(f.closing)
+		f.c.abandonStarted(f)
+	})
 	return f.gate.Close(f.release)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 
 	"sluice/backends/nfs/rpc"
 	"sluice/block"
@@ -23,6 +24,10 @@ type slot struct {
 	seq     uint32   // last one used
 	highest uint32   // slot that was in use when it was acquired
 	results results  // of the last call
+
+	// Of a call that nobody waits for (start.go):
+	started started
+	file    atomic.Pointer[File] // whose it is, while it is under way
 }
 
 // slots hands out slots, the lowest first, so that the server can forget the others.
@@ -131,6 +136,16 @@ func (s *slots) acquire(ctx context.Context, how how) (sl *slot, err error) {
 		return nil, block.Closed
 	}
 	return sl, nil
+}
+
+// try takes a slot if one is free; nil: none is, or others wait.
+func (s *slots) try() *slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.waiting) > 0 {
+		return nil
+	}
+	return s.lowest()
 }
 
 // leave takes a waiter out; false: a slot is on its way to it.
