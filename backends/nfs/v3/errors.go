@@ -78,6 +78,12 @@ func statusOf(err error) nfsstat.Status {
 	return nfsstat.OK
 }
 
+// isMissing reports whether the server does not have a procedure.
+func isMissing(err error) bool {
+	var refused *rpc.ReplyError
+	return statusOf(err) == nfsstat.NotSupp || errors.As(err, &refused) && refusalKind(refused) == block.Unsupported
+}
+
 // isStale reports whether the server does not know a handle any more.
 func isStale(err error) bool {
 	s := statusOf(err)

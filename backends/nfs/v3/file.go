@@ -100,7 +100,7 @@ func (c *Client) permit(ctx context.Context, fh handle, write bool) error {
 		want |= accessModify
 	}
 	r, err := c.ask(ctx, procAccess, xdr.AppendUint32(xdr.AppendOpaque(nil, fh), want))
-	if errors.Is(err, block.Unsupported) {
+	if isMissing(err) {
 		return nil
 	}
 	if err != nil {

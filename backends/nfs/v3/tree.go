@@ -3,7 +3,6 @@ package v3
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"math"
 	"math/rand/v2"
 
@@ -52,7 +51,7 @@ func (t tree) Create(ctx context.Context, p string, set remote.SetAttr) error {
 		set.Mode = &mode
 	}
 	fh, err := t.exclusive(ctx, folder, name)
-	if statusOf(err) == nfsstat.NotSupp {
+	if isMissing(err) {
 		return t.guarded(ctx, folder, name, set)
 	}
 	if err != nil {
@@ -281,7 +280,7 @@ func (t tree) List(ctx context.Context, p string) ([]remote.Entry, error) {
 		l := listing{c: t.c, fh: n.fh, plus: plus, seen: map[uint64]struct{}{}}
 		err := l.read(ctx)
 		switch s := statusOf(err); {
-		case l.plus && errors.Is(err, block.Unsupported):
+		case l.plus && isMissing(err):
 			plus = false
 		case s != nfsstat.NotSync && s != nfsstat.BadCookie:
 			return l.entries, err
