@@ -48,8 +48,6 @@ func callError(proc string, err error) error {
 	var refused *rpc.ReplyError
 	var broken *rpc.ProtocolError
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &refused):
 		return &fault{kind: refusalKind(refused), text: proc, cause: err}
 	case errors.As(err, &broken):

@@ -105,10 +105,10 @@ func TestSamePortAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = listener.Close() }()
 	ports := make(chan int, 2)
 	var serving sync.WaitGroup
 	defer serving.Wait()
+	defer func() { _ = listener.Close() }()
 	serving.Go(func() {
 		for range 2 {
 			conn, err := listener.Accept()
@@ -116,6 +116,7 @@ func TestSamePortAgain(t *testing.T) {
 				return
 			}
 			ports <- conn.RemoteAddr().(*net.TCPAddr).Port
+			_, _ = conn.Read(make([]byte, 1))
 			_ = conn.(*net.TCPConn).SetLinger(0) // ends at once, and leaves nothing
 			_ = conn.Close()
 		}
@@ -128,6 +129,7 @@ func TestSamePortAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_, _ = conn.Write(make([]byte, 1))
 		_, _ = conn.Read(make([]byte, 1))
 		_ = conn.Close()
 	}

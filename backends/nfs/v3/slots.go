@@ -71,7 +71,10 @@ func (s *slots) drain() {
 // do makes the slot's call. After an error the slot is not the caller's any more.
 func (sl *slot) do(ctx context.Context, proc uint32) error {
 	left, err := sl.t.Do(ctx, sl.call)
-	if err != nil && !left { // else the reply releases it
+	if err == nil {
+		return nil
+	}
+	if !left { // else the reply releases it
 		sl.release()
 	}
 	return callError(nameOf(proc), err)
