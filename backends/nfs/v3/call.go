@@ -47,7 +47,7 @@ func open(proc uint32, results []byte) (result, error) {
 // ask implements asker.
 func (c *Client) ask(ctx context.Context, proc uint32, args []byte) (result, error) {
 	wait := patience{limit: c.cfg.Patience, closing: c.closing}
-	return persist(ctx, &wait, func() (result, error) { return c.once(ctx, proc, args) })
+	return persist(ctx, &wait, func() (result, error) { return c.once(ctx, nil, proc, args) })
 }
 
 // persist repeats a call that the server puts off.
@@ -69,9 +69,9 @@ func persist(ctx context.Context, wait *patience, once func() (result, error)) (
 // are short, and a folder's are not.
 const keptReply = 4 << 10
 
-// once makes a call.
-func (c *Client) once(ctx context.Context, proc uint32, args []byte) (result, error) {
-	sl, err := c.slots.take(ctx, nil)
+// once makes a call. left is as in slots.take.
+func (c *Client) once(ctx context.Context, left <-chan struct{}, proc uint32, args []byte) (result, error) {
+	sl, err := c.slots.take(ctx, left)
 	if err != nil {
 		return result{proc: proc}, err
 	}

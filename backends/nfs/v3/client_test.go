@@ -388,6 +388,11 @@ func TestCreateThatFailsHalfway(t *testing.T) {
 	if b.server.Exists("/export/a") {
 		t.Error("it is still there")
 	}
+	b.answer("v3.CREATE", nfstest.Shorten(4))
+	if err := b.client.Tree().Create(t.Context(), "/export/a", remote.SetAttr{}); !errors.Is(err, block.IO) || b.server.Exists("/export/a") {
+		t.Errorf("a reply that makes no sense: %v", err)
+	}
+	b.server.Honest()
 	b.server.Fail("v3.CREATE", uint32(nfsstat.NotSupp), 1) // only EXCLUSIVE
 	if err := b.client.Tree().Create(t.Context(), "/export/a", remote.SetAttr{}); err != nil || !b.server.Exists("/export/a") {
 		t.Error(err)

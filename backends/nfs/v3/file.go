@@ -156,6 +156,8 @@ func (f *File) patience() patience { return patience{limit: f.c.cfg.Patience, cl
 // it ends with. used is the handle that it was made with.
 func (f *File) again(ctx context.Context, wait *patience, used *handle, err error) error {
 	switch {
+	case f.isClosing():
+		return block.Closed
 	case statusOf(err) == nfsstat.Delay:
 		return wait.wait(ctx, err)
 	case isStale(err) && !wait.moved:
@@ -229,7 +231,7 @@ func (f *File) ask(ctx context.Context, proc uint32, args func(fh handle) []byte
 	wait := f.patience()
 	for {
 		fh := f.handle.Load()
-		r, err := f.c.once(ctx, proc, args(*fh))
+		r, err := f.c.once(ctx, f.closing, proc, args(*fh))
 		if err == nil {
 			return r, nil
 		}

@@ -59,9 +59,14 @@ func (t tree) Create(ctx context.Context, p string, set remote.SetAttr) error {
 	}
 	// The times too: the verifier is in them.
 	if err = t.setAttr(ctx, fh, set, true); err != nil {
-		_, _ = t.c.ask(context.WithoutCancel(ctx), procRemove, appendName(nil, folder, name))
+		t.undo(ctx, folder, name)
 	}
 	return err
+}
+
+// undo removes what a create has made that failed after that.
+func (t tree) undo(ctx context.Context, folder handle, name string) {
+	_, _ = t.c.ask(context.WithoutCancel(ctx), procRemove, appendName(nil, folder, name))
 }
 
 // beginCreate waits until nobody else creates the name: a server may not bear several
@@ -128,11 +133,16 @@ func (t tree) created(ctx context.Context, r *result, folder handle, name string
 	fh := readPostHandle(&r.Reader)
 	skipPost(&r.Reader)
 	skipWCC(&r.Reader)
-	if err := r.check(); err != nil || fh != nil {
-		return fh, err
+	err := r.check()
+	if err == nil && fh == nil {
+		var n node
+		n, err = lookup(ctx, t.c, folder, name)
+		fh = n.fh
 	}
-	n, err := lookup(ctx, t.c, folder, name)
-	return n.fh, err
+	if err != nil {
+		t.undo(ctx, folder, name)
+	}
+	return fh, err
 }
 
 func (t tree) setAttr(ctx context.Context, fh handle, set remote.SetAttr, times bool) error {
