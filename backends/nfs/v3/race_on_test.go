@@ -1,0 +1,5 @@
+//go:build race
+
+package v3
+
+const raceEnabled = true
