@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"sluice/backends/nfs/remote"
+	"sluice/backends/nfs/v3"
 	"sluice/backends/nfs/v4"
 	"sluice/block"
 )
@@ -24,11 +25,23 @@ type version struct {
 var versions = []version{
 	{"4.2", dial42},
 	{"4.1", dial41},
-	{"3", nil},
+	{"3", dial3},
 }
 
 func dial42(ctx context.Context, cfg *Config) (remote.Client, error) { return dial4(ctx, cfg, 2) }
 func dial41(ctx context.Context, cfg *Config) (remote.Client, error) { return dial4(ctx, cfg, 1) }
+
+func dial3(ctx context.Context, cfg *Config) (remote.Client, error) {
+	client, err := v3.Dial(ctx, v3.Config{
+		Host: cfg.Host, Port: cfg.Port, MountPort: cfg.MountPort, PortmapPort: cfg.PortmapPort, Path: cfg.Path,
+		Connections: cfg.Connections, Cred: cfg.Cred, Patience: cfg.Reconnect, Silence: cfg.Silence, Timeout: cfg.Timeout,
+		MaxIO: MaxIO, Logger: slog.Default(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return client, nil
+}
 
 func dial4(ctx context.Context, cfg *Config, minor uint32) (remote.Client, error) {
 	client, err := v4.Dial(ctx, v4.Config{

@@ -14,7 +14,7 @@ import (
 // ganesha runs the conformance suite on a file of nfs-ganesha. The server is killed
 // and started again for each crash.
 func ganesha(t *testing.T, version string, size int64) {
-	s := lab.NFS(t, lab.NFSConfig{Portmap: false})
+	s := lab.NFS(t, lab.NFSConfig{})
 	opts := block.OpenOptions{Share: true}
 	open := func(t testing.TB) block.Device {
 		t.Helper()
@@ -41,7 +41,7 @@ func ganesha(t *testing.T, version string, size int64) {
 }
 
 func TestGaneshaConforms(t *testing.T) {
-	for _, version := range []string{"4.2", "4.1"} {
+	for _, version := range []string{"4.2", "4.1", "3"} {
 		t.Run(version, func(t *testing.T) { ganesha(t, version, 1<<20) })
 	}
 	t.Run("odd size", func(t *testing.T) { ganesha(t, "4.2", 1<<20-300) })

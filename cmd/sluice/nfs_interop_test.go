@@ -19,7 +19,7 @@ import (
 )
 
 // nfsVersions are those that images are served over.
-var nfsVersions = []string{"4.2", "4.1"}
+var nfsVersions = []string{"4.2", "4.1", "3"}
 
 // TestServeFromNFS: foreign NBD clients against images on an NFS server whose folder
 // tells what arrived.
