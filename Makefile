@@ -13,7 +13,7 @@ COUNT   ?= 10
 CHECKS  ?= 50
 ARGS    ?=
 # The tests that have a goal (lab.Goal, lab.Quiet).
-GOALS    = ^Test(Guest.*Bears|ThrottleIsExact|HoldOutage|DaemonOfAThousand|ThousandExports|ManyExports)
+GOALS    = ^Test(Guest.*Bears|ThrottleIsExact|HoldOutage|DaemonOfAThousand|ThousandExports|ManyExports|NFSAway)
 
 # Tests that need the binary take this one.
 export SLUICE_BIN = $(CURDIR)/$(BIN)

@@ -193,13 +193,24 @@ func TestNFSAwayIsHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	uri := "nbd+unix:///disk?socket=" + d.at("nbd")
-	fio := lab.StartFio(t, lab.FioConfig{URI: uri, Runtime: 6 * time.Second, Size: 8 << 20})
+	away := 3 * time.Second
+	if lab.Quiet() {
+		away = time.Minute
+	}
+	fio := lab.StartFio(t, lab.FioConfig{URI: uri, Runtime: away + 4*time.Second, Size: 8 << 20})
 	s.Kill()
-	d.awaitState("disk", gateway.Held)
+	back := time.After(away)
+	if st := d.awaitState("disk", gateway.Held); st.Error == "" {
+		t.Errorf("it does not say why: %+v", st)
+	}
+	<-back
 	s.Start()
 	d.awaitState("disk", gateway.Serving)
 	report := fio.Finish()
-	t.Logf("%+v", report)
+	t.Logf("away for %v: %+v", away, report)
+	if report.Longest() < away-time.Second {
+		t.Errorf("no request waited for longer than %v", report.Longest())
+	}
 	s.Kill()
 	writer := lab.Start(t, "qemu-io", "-f", "raw", "-c", "write 0 64k", "-c", "flush", uri)
 	d.awaitState("disk", gateway.Held)
