@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"time"
 
 	"sluice/backends/nfs/nfsstat"
 	"sluice/backends/nfs/remote"
@@ -102,21 +103,42 @@ func (t tree) exclusive(ctx context.Context, folder handle, name string) (handle
 	verifier := createVerifier()
 	b := xdr.AppendUint32(appendName(nil, folder, name), createExclusive)
 	b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, verifier[0]), verifier[1])
-	r, err := t.c.ask(ctx, procCreate, b)
-	if err == nil {
-		return t.created(ctx, &r, folder, name)
+	for pause, resent := createPause, false; ; pause *= 2 {
+		r, err := t.c.ask(ctx, procCreate, b)
+		if err == nil {
+			return t.created(ctx, &r, folder, name)
+		}
+		if resent = resent || r.resent; statusOf(err) != nfsstat.Exist || !resent {
+			return nil, err
+		}
+		// A server that knew the verifier would have said OK; but its cache may have it
+		// from a first attempt that made the file and failed after it.
+		n, e := lookup(ctx, t.c, folder, name)
+		if e == nil && (n.times == verifier || n.times == [2]uint32{verifier[1], verifier[0]}) {
+			return n.fh, nil
+		}
+		// Or that attempt is still at it, and the verifier not there yet.
+		if pause > mostCreatePause || !sleep(ctx, pause) {
+			return nil, err
+		}
 	}
-	if statusOf(err) != nfsstat.Exist || !r.resent {
-		return nil, err
-	}
-	// A server that knew the verifier would have said OK; but its cache may have it
-	// from a first attempt that made the file and failed after it.
-	n, e := lookup(ctx, t.c, folder, name)
-	if e != nil || n.times != verifier && n.times != [2]uint32{verifier[1], verifier[0]} {
-		return nil, err
-	}
-	return n.fh, nil
 }
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+const (
+	createPause     = 20 * time.Millisecond
+	mostCreatePause = 200 * time.Millisecond
+)
 
 // guarded is for servers that do not know EXCLUSIVE.
 func (t tree) guarded(ctx context.Context, folder handle, name string, set remote.SetAttr) error {
@@ -181,10 +203,20 @@ func (t tree) Remove(ctx context.Context, p string) error {
 		skipWCC(&r.Reader)
 		return r.check()
 	}
-	if statusOf(err) == nfsstat.NoEnt && r.resent { // an attempt before did it
+	if r.resent && missed(err) && t.leadsElsewhere(ctx, folder, name, n.ID) { // an attempt before did it
 		return nil
 	}
 	return err
+}
+
+// missed reports whether a change found that what it was to change is not as it was: a
+// server that works on an attempt before may say either.
+func missed(err error) bool {
+	switch statusOf(err) {
+	case nfsstat.NoEnt, nfsstat.Exist, nfsstat.Stale:
+		return true
+	}
+	return false
 }
 
 // Rename implements remote.Tree.
@@ -207,7 +239,7 @@ func (t tree) Rename(ctx context.Context, from, to string) error {
 		skipWCC(&r.Reader)
 		return r.check()
 	}
-	if statusOf(err) == nfsstat.NoEnt && r.resent && t.leadsTo(ctx, folder, newName, before.ID) {
+	if r.resent && missed(err) && t.leadsTo(ctx, folder, newName, before.ID) {
 		return nil
 	}
 	return err
@@ -229,7 +261,7 @@ func (t tree) Link(ctx context.Context, from, to string) error {
 		skipWCC(&r.Reader)
 		return r.check()
 	}
-	if statusOf(err) == nfsstat.Exist && r.resent && t.leadsTo(ctx, folder, name, object.ID) {
+	if r.resent && missed(err) && t.leadsTo(ctx, folder, name, object.ID) {
 		return nil
 	}
 	return err
@@ -240,6 +272,12 @@ func (t tree) Link(ctx context.Context, from, to string) error {
 func (t tree) leadsTo(ctx context.Context, folder handle, name string, id remote.FileID) bool {
 	n, err := lookup(ctx, t.c, folder, name)
 	return err == nil && n.ID == id
+}
+
+// leadsElsewhere reports whether a name is not that of a file any more.
+func (t tree) leadsElsewhere(ctx context.Context, folder handle, name string, id remote.FileID) bool {
+	n, err := lookup(ctx, t.c, folder, name)
+	return statusOf(err) == nfsstat.NoEnt || err == nil && n.ID != id
 }
 
 // MakeDir makes a folder.
