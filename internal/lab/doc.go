@@ -1,6 +1,6 @@
 // Package lab starts what tests, the demo and the benchmarks need around
-// Sluice: the sluice binary itself, other servers and clients as processes,
-// certificates, loop devices, and a small virtual machine that boots from an
+// Sluice: the sluice binary itself, other servers (NFS among them) and clients as
+// processes, certificates, loop devices, and a small virtual machine that boots from an
 // NBD socket or a file. Tests call it; nothing that is shipped does.
 //
 // Everything is started through a [TB], which every *testing.T is, and is taken
