@@ -32,9 +32,12 @@ func freePort(t TB, host string) int {
 const withRun = `mount --bind "$0" /run && exec "$@"`
 
 // rpcbindScript runs rpcbind with such a /run, for the two transports whose sockets
-// it inherits. LISTEN_PID has to be its own.
-const rpcbindScript = `mount --bind "$0" /run && mount --bind "$0/netconfig" /etc/netconfig &&
-LISTEN_FDS=2 LISTEN_PID=$$ exec rpcbind -f`
+// it inherits. LISTEN_PID has to be its own. The outer shell stays, as the first
+// process of its pid namespace: rpcbind becomes another user, so the kernel would not
+// kill it should the test binary die, but it kills the shell, and the rest with it.
+const rpcbindScript = `mount --bind "$0" /run && mount --bind "$0/netconfig" /etc/netconfig || exit
+sh -c 'LISTEN_FDS=2 LISTEN_PID=$$ exec rpcbind -f'
+exit $?`
 
 // transports is what rpcbind serves instead of all that the machine has.
 const transports = "tcp tpi_cots_ord v inet tcp - -\nlocal tpi_cots_ord - loopback - - -\n"
@@ -62,7 +65,7 @@ func rpcbind(t TB, host string) (run string) {
 	if err := os.WriteFile(filepath.Join(run, "netconfig"), []byte(transports), 0o644); err != nil {
 		t.Fatalf("transports of rpcbind: %v", err)
 	}
-	cmd := exec.Command("unshare", "--mount", "sh", "-c", rpcbindScript, run)
+	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", rpcbindScript, run)
 	for _, l := range []interface{ File() (*os.File, error) }{local.(*net.UnixListener), tcp.(*net.TCPListener)} {
 		f, err := l.File()
 		if err != nil {
@@ -71,7 +74,7 @@ func rpcbind(t TB, host string) (run string) {
 		defer func() { _ = f.Close() }()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	}
-	StartCmd(t, cmd)
+	t.Cleanup(StartCmd(t, cmd).Kill9) // unshare does not listen to SIGTERM
 	return run
 }
 
