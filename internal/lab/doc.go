@@ -8,6 +8,8 @@
 // test. A missing program fails the test and names the package to install
 // ([Need]); nothing is ever skipped.
 //
+// A [Cutter] stands between a client and such a server and fails as networks do.
+//
 // A [ServiceManager] stands in for systemd and owns one goroutine, which reads what
 // its service reports and ends with the test.
 //

@@ -208,20 +208,24 @@ func (s *NFSServer) Epoch() int64 { return s.epoch }
 // Addr returns host and port of NFS.
 func (s *NFSServer) Addr() string { return net.JoinHostPort(s.Host, strconv.Itoa(s.Port)) }
 
+// MountAddr returns host and port of v3's MOUNT.
+func (s *NFSServer) MountAddr() string { return net.JoinHostPort(s.Host, strconv.Itoa(s.MountPort)) }
+
 // URL returns an NFS URL with the server's address and port. The path is one below
 // the first export, or with a slash in front one that begins with an export's name. A
 // parameter is written as name=value.
 func (s *NFSServer) URL(path string, params ...string) string {
-	return s.url(s.Addr(), path, params)
+	return s.URLAt(s.Addr(), path, params...)
 }
 
 // LibURL is URL for libnfs and QEMU, which take no port there: they ask rpcbind (v3)
 // or are told by a parameter (nfs-ls, nfs-cp: nfsport).
 func (s *NFSServer) LibURL(path string, params ...string) string {
-	return s.url(s.Host, path, params)
+	return s.URLAt(s.Host, path, params...)
 }
 
-func (s *NFSServer) url(addr, path string, params []string) string {
+// URLAt is URL with another address, for instance that of a Cutter.
+func (s *NFSServer) URLAt(addr, path string, params ...string) string {
 	if !strings.HasPrefix(path, "/") {
 		path = strings.TrimSuffix("/"+s.exports[0].Name+"/"+path, "/")
 	}

@@ -43,6 +43,31 @@ func TestNFSThroughOthersClients(t *testing.T) {
 	}
 }
 
+// TestNFSThroughCutters: both ports of v3 behind proxies on one address.
+func TestNFSThroughCutters(t *testing.T) {
+	Need(t, "nfs-ls")
+	s := NFS(t, NFSConfig{V3: true})
+	nfs := Cut(t, s.Addr())
+	host, port, err := net.SplitHostPort(nfs.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mount := CutAt(t, host, s.MountAddr())
+	_, mountPort, err := net.SplitHostPort(mount.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := s.URLAt(host, "", "nfsport="+port, "mountport="+mountPort)
+	Run(t, "nfs-ls", url)
+	if nfs.Accepted() == 0 || mount.Accepted() == 0 {
+		t.Errorf("%d connections to NFS, %d to MOUNT", nfs.Accepted(), mount.Accepted())
+	}
+	nfs.Refuse()
+	if p := Start(t, "nfs-ls", url); p.Wait() == nil {
+		t.Errorf("nfs-ls without a server: %s", p.Output())
+	}
+}
+
 // TestNFSRestart: killed, stopped and hanging, each time on the same ports with the same
 // files and another epoch, and found by clients that ask rpcbind.
 func TestNFSRestart(t *testing.T) {
