@@ -8,7 +8,10 @@
 // test. A missing program fails the test and names the package to install
 // ([Need]); nothing is ever skipped.
 //
-// A [Cutter] stands between a client and such a server and fails as networks do.
+// There are two NFS servers: nfs-ganesha ([NFS]), quick to start and to kill, and the
+// kernel's own in a guest ([KernelNFS]), slow, but with CLONE and COPY, and with real
+// power cuts. A [Cutter] stands between a client and a server
+// and fails as networks do.
 //
 // A [ServiceManager] stands in for systemd and owns one goroutine, which reads what
 // its service reports and ends with the test.
