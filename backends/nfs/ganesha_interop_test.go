@@ -14,7 +14,7 @@ import (
 // ganesha runs the conformance suite on a file of nfs-ganesha. The server is killed
 // and started again for each crash.
 func ganesha(t *testing.T, version string, size int64) {
-	s := lab.NFS(t, lab.NFSConfig{})
+	s := lab.NFS(t, lab.NFSConfig{V3: version == "3"})
 	opts := block.OpenOptions{Share: true}
 	open := func(t testing.TB) block.Device {
 		t.Helper()

@@ -52,6 +52,8 @@ func (r *Report) groups() []group {
 		{"Page-cached file, several connections", file, many},
 		{"Page-cached file, nbdcopy", file, copies},
 		{"FUSE files, opened with O_DIRECT", r.ofKind(Fuse, Direct), one},
+		{"Image on an NFS server, one connection", r.ofKind(NFS), one},
+		{"Image on an NFS server, several connections", r.ofKind(NFS), many},
 		{"Memory, and no data at all (the client's limit)", memory, slices.Concat(one, many, copies)},
 	}
 	var out []group
@@ -147,7 +149,11 @@ func (r *Report) writeGroup(b *strings.Builder, g group) {
 			section(title, r.ratioGrid(g, subject.Name, Cost))
 		}
 	}
-	section("Server CPU / whole machine: seconds per GiB (MiB/s columns) or µs per request.", r.grid(g, r.costCell))
+	behind := ""
+	if g.servers[0].Kind == NFS {
+		behind = " / NFS server's CPU"
+	}
+	section("Server CPU"+behind+" / whole machine: seconds per GiB (MiB/s columns) or µs per request.", r.grid(g, r.costCell))
 	section("Completion latency in µs, p50 / p99 (of the reads, where reads and writes are mixed).", r.grid(g, r.latencyCell))
 }
 
@@ -206,7 +212,11 @@ func (r *Report) costCell(server string, w Workload) string {
 	if st.N == 0 {
 		return ""
 	}
-	return costText(st.Median, w.Unit) + " / " + costText(all.Median, w.Unit)
+	text := costText(st.Median, w.Unit) + " / "
+	if behind := r.Stat(server, w, BackendCost); behind.Max > 0 {
+		text += costText(behind.Median, w.Unit) + " / "
+	}
+	return text + costText(all.Median, w.Unit)
 }
 
 func (r *Report) latencyCell(server string, w Workload) string {
@@ -220,7 +230,7 @@ func (r *Report) latencyCell(server string, w Workload) string {
 func (r *Report) writeMemory(b *strings.Builder) {
 	fmt.Fprintf(b, "## Memory\n\nLargest resident set of the server at the end of a sample, MiB.\n\n")
 	t := table{head: []string{"server", "MiB"}, left: 1}
-	for _, s := range r.ofKind(File, Fuse, Mem, Null) {
+	for _, s := range r.ofKind(File, Fuse, NFS, Mem, Null) {
 		var largest float64
 		for _, w := range r.Workloads {
 			largest = max(largest, r.Stat(s.Name, w, RSS).Max)

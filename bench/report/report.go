@@ -59,6 +59,8 @@ const (
 	// Fuse is a file that a server shows through FUSE, with the same page-cached file behind it. Clients open it with
 	// O_DIRECT, so that each of their requests reaches the server.
 	Fuse Kind = "fuse"
+	// NFS is the same page-cached file behind the same NFS server for all, as the kind of storage that a server has it from.
+	NFS Kind = "nfs"
 	// Direct is no server at all: the client opens the same file itself with O_DIRECT, which is the limit of the disk.
 	Direct Kind = "direct"
 )
@@ -101,12 +103,13 @@ type Sample struct {
 	Seconds    float64 `json:"seconds"`
 	Ops        int64   `json:"ops"`
 	Bytes      int64   `json:"bytes"`
-	ServerCPU  float64 `json:"server_cpu_seconds"`  // user + system, all threads and children
-	MachineCPU float64 `json:"machine_cpu_seconds"` // everything that ran on the machine meanwhile
-	Steal      float64 `json:"steal_fraction"`      // of the machine's CPU time, taken by its host
-	Tries      int     `json:"tries,omitempty"`     // how often it was taken: again when its host took too much
-	RSSBytes   int64   `json:"rss_bytes"`           // of the server at the end
-	P50us      float64 `json:"p50_us"`              // completion latency; 0 where the client does not tell
+	ServerCPU  float64 `json:"server_cpu_seconds"`            // user + system, all threads and children
+	BackendCPU float64 `json:"backend_cpu_seconds,omitempty"` // of the NFS server that the server has the image from
+	MachineCPU float64 `json:"machine_cpu_seconds"`           // everything that ran on the machine meanwhile
+	Steal      float64 `json:"steal_fraction"`                // of the machine's CPU time, taken by its host
+	Tries      int     `json:"tries,omitempty"`               // how often it was taken: again when its host took too much
+	RSSBytes   int64   `json:"rss_bytes"`                     // of the server at the end
+	P50us      float64 `json:"p50_us"`                        // completion latency; 0 where the client does not tell
 	P99us      float64 `json:"p99_us"`
 }
 
@@ -123,6 +126,9 @@ func (s Sample) Rate(u Unit) float64 {
 
 // Cost returns the server's CPU: seconds per GiB or µs per request.
 func (s Sample) Cost(u Unit) float64 { return cost(s, s.ServerCPU, u) }
+
+// BackendCost returns the CPU of the NFS server behind the server, likewise.
+func (s Sample) BackendCost(u Unit) float64 { return cost(s, s.BackendCPU, u) }
 
 // MachineCost returns the whole machine's CPU (server, client, kernel): seconds per GiB or µs per request.
 func (s Sample) MachineCost(u Unit) float64 { return cost(s, s.MachineCPU, u) }

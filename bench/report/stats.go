@@ -42,6 +42,7 @@ type Figure func(Sample, Unit) float64
 var (
 	Rate        Figure = Sample.Rate
 	Cost        Figure = Sample.Cost
+	BackendCost Figure = Sample.BackendCost
 	MachineCost Figure = Sample.MachineCost
 	P50         Figure = func(s Sample, _ Unit) float64 { return s.P50us }
 	P99         Figure = func(s Sample, _ Unit) float64 { return s.P99us }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -80,6 +81,9 @@ func (p Plan) Programs(ctx context.Context) []report.Program {
 			args := Places{Sluice: p.Sluice}.fill(s.version)
 			add(strings.Trim(s.version[0], "{}"), func() string { return firstLine(ctx, args) })
 		}
+	}
+	if slices.ContainsFunc(p.Servers, func(s Server) bool { return s.Kind == report.NFS }) {
+		add("nfs-ganesha", func() string { return firstLine(ctx, []string{"ganesha.nfsd", "-v"}) })
 	}
 	for _, w := range p.Workloads {
 		program := "fio"

@@ -34,6 +34,7 @@ type runner struct {
 	data    *dataset
 	sockets string              // folder for sockets, short enough for a socket's address
 	kept    map[string]*process // servers in memory, started once because they have to be filled
+	nfs     *nfsServer          // started when the first server needs it
 }
 
 // cell is one server under one workload.
@@ -126,6 +127,7 @@ func (r *runner) close() error {
 	for _, p := range r.kept {
 		p.stop()
 	}
+	r.nfsDown()
 	var errs []error
 	if r.data != nil {
 		errs = append(errs, r.data.remove())
@@ -183,6 +185,11 @@ func (r *runner) measure(ctx context.Context, c cell) (report.Sample, error) {
 		return r.transfer(ctx, c)
 	case report.Fuse:
 		return r.mounted(ctx, c)
+	case report.NFS:
+		if err := r.nfsUp(); err != nil {
+			return report.Sample{}, err
+		}
+		return r.served(ctx, c)
 	}
 	return r.served(ctx, c)
 }
@@ -198,7 +205,9 @@ func (r *runner) served(ctx context.Context, c cell) (report.Sample, error) {
 	}
 	return r.withMachine(func() (report.Sample, error) {
 		return withServer(server, func() (report.Sample, error) {
-			return unhung(ctx, server, r.limit(c.workload), func(ctx context.Context) (report.Sample, error) { return r.drive(ctx, c) })
+			return unhung(ctx, server, r.limit(c.workload), func(ctx context.Context) (report.Sample, error) {
+				return r.withNFS(c.server, func() (report.Sample, error) { return r.drive(ctx, c) })
+			})
 		})
 	})
 }
@@ -327,10 +336,14 @@ func (r *runner) server(ctx context.Context, s Server) (*process, error) {
 }
 
 func (r *runner) places(s Server) Places {
-	return Places{
+	p := Places{
 		Sluice: r.Sluice, Bench: r.Bench, Socket: r.socket(s), File: r.data.disk, Size: r.Size,
 		Config: r.config(s), Mount: r.mountDir(s),
 	}
+	if r.nfs != nil {
+		p.NFS, p.LibNFS = r.nfs.URL(filepath.Base(p.File)), r.nfs.LibURL(filepath.Base(p.File))
+	}
+	return p
 }
 
 // drive runs the client and fills in what the client tells.

@@ -95,6 +95,9 @@ func Servers() []Server {
 		entry("direct", directCommand, "fio", nil),
 		entry("sluice-copy", "{sluice} copy {from} {to}", "make build", ours),
 		entry("nbdcopy", "nbdcopy --flush {from} {to}", "libnbd-bin", nil),
+		entry("sluice-nfs", "{sluice} serve {nfs} --nbd unix:{socket}", "make build", ours),
+		entry("sluice-nfs3", "{sluice} serve {nfs}?vers=3 --nbd unix:{socket}", "make build", ours),
+		entry("qnbd-nfs", "qemu-nbd --persistent --shared=16 --format=raw --cache=writeback --socket={socket} {libnfs}", "qemu-utils", qemu),
 	}
 	for i := range list {
 		s := &list[i]
@@ -126,6 +129,8 @@ func Servers() []Server {
 		case "sluice-copy", "nbdcopy":
 			s.Kind = report.Copier
 			s.Note = map[string]string{"nbdcopy": copyNote}[s.Name]
+		case "sluice-nfs", "sluice-nfs3", "qnbd-nfs":
+			s.Kind, s.Note, s.Optional = report.NFS, nfsNote, true
 		}
 	}
 	return list
@@ -180,6 +185,8 @@ func parseCustom(text string) (Server, error) {
 		return Server{}, fmt.Errorf("the command of server %s does not say where {socket} goes, or {mount}", name)
 	case mounts:
 		s.Kind, s.onto = report.Fuse, strings.Contains(command, "{mount}/"+mountedName)
+	case strings.Contains(command, "{nfs}"), strings.Contains(command, "{libnfs}"):
+		s.Kind, s.Note = report.NFS, nfsNote
 	case strings.Contains(command, "{file}"):
 		s.Kind = report.File
 	}
@@ -195,6 +202,8 @@ type Places struct {
 	Size   int64
 	Config string // its configuration
 	Mount  string // folder for a server in FUSE
+	NFS    string // URL of the image on an NFS server
+	LibNFS string // the same for libnfs
 
 	From, To string // of a program that copies
 }
@@ -205,7 +214,7 @@ func (s Server) Args(p Places) []string { return p.fill(strings.Fields(s.Command
 func (p Places) fill(fields []string) []string {
 	r := strings.NewReplacer("{sluice}", p.Sluice, "{bench}", p.Bench, "{socket}", p.Socket, "{file}", p.File,
 		"{size}", strconv.FormatInt(p.Size, 10), "{from}", p.From, "{to}", p.To,
-		"{config}", p.Config, "{mount}", p.Mount)
+		"{config}", p.Config, "{mount}", p.Mount, "{nfs}", p.NFS, "{libnfs}", p.LibNFS)
 	out := make([]string, len(fields))
 	for i, f := range fields {
 		out[i] = r.Replace(f)
@@ -228,6 +237,11 @@ func (p Plan) Lookup() error {
 			helper, from = "nbdkit", exporter().pkg
 		case report.Fuse:
 			if err := lookupFUSE(s.Name); err != nil {
+				return err
+			}
+			continue
+		case report.NFS:
+			if err := lookupNFS(s.Name); err != nil {
 				return err
 			}
 			continue

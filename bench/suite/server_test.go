@@ -50,6 +50,7 @@ func TestChoose(t *testing.T) {
 		{names("nbdkit-null,qsd-threads"), "qsd-threads:file nbdkit-null:null"},
 		{names("qemu-nbd", "sluice-x=x serve {file} {socket}"), "qemu-nbd:file sluice-x:file"},
 		{names("qemu-nbd", "ram={sluice} {size} {socket}"), "qemu-nbd:file ram:mem"},
+		{names("qnbd-nfs,sluice-nfs", "mine=x {nfs}?a=b {socket}"), "sluice-nfs:nfs qnbd-nfs:nfs mine:nfs"},
 		{names("", "sluice=x {file} {socket}"), all},
 		{names("direct", "other=x {file} {mount}"), "direct:direct other:fuse"},
 	} {
@@ -92,12 +93,12 @@ func TestArgs(t *testing.T) {
 }
 
 // What a server in FUSE and one with a configuration are told, as it is run.
-func TestArgsOfFUSEAndDaemon(t *testing.T) {
+func TestArgsOfFUSEDaemonAndNFS(t *testing.T) {
 	servers, err := Choose("sluice-daemon,sluice-fuse,sluice-pass,qsd-fuse,qsd-fuse-uring", []string{"other=x {file} {mount}/disk"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := Places{Sluice: "/sluice", Socket: "/s", File: "/d", Config: "/c", Mount: "/m"}
+	at := Places{Sluice: "/sluice", Socket: "/s", File: "/d", Config: "/c", Mount: "/m", NFS: "nfs://h:1/export/disk.raw", LibNFS: "nfs://h/export/disk.raw"}
 	want := map[string]string{
 		"sluice-daemon": "/sluice daemon --config /c",
 		"sluice-fuse":   "/sluice serve /d --fuse /m --name disk",
@@ -108,6 +109,14 @@ func TestArgsOfFUSEAndDaemon(t *testing.T) {
 			"--export type=fuse,id=export,node-name=disk,mountpoint=/m/disk,writable=on",
 		"other": "x /d /m/disk",
 	}
+	over, err := Choose("sluice-nfs,sluice-nfs3,qnbd-nfs", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	servers = append(servers, over...)
+	want["sluice-nfs"] = "/sluice serve nfs://h:1/export/disk.raw --nbd unix:/s"
+	want["sluice-nfs3"] = "/sluice serve nfs://h:1/export/disk.raw?vers=3 --nbd unix:/s"
+	want["qnbd-nfs"] = "qemu-nbd --persistent --shared=16 --format=raw --cache=writeback --socket=/s nfs://h/export/disk.raw"
 	onto := map[string]bool{"qsd-fuse": true, "qsd-fuse-uring": true, "other": true}
 	for _, s := range servers {
 		if got := strings.Join(s.Args(at), " "); got != want[s.Name] || s.onto != onto[s.Name] {
@@ -129,6 +138,7 @@ func TestLookupNamesThePackage(t *testing.T) {
 		"qsd-uring":   "apt-get install qemu-system-common",
 		"nbdkit-null": "apt-get install nbdkit",
 		"nbdcopy":     "apt-get install libnbd-bin",
+		"qnbd-nfs":    "apt-get install qemu-utils",
 		"local":       "apt-get install fio",
 	} {
 		servers, err := Choose(list, nil)

@@ -167,6 +167,8 @@ func (w Workload) suits(k report.Kind) bool {
 		return false
 	case k == report.File:
 		return true
+	case k == report.NFS:
+		return !w.Copy
 	case k == report.Local:
 		return !w.Copy && w.Connections == 1
 	}

@@ -25,7 +25,7 @@ var nfsVersions = []string{"4.2", "4.1", "3"}
 // tells what arrived.
 func TestServeFromNFS(t *testing.T) {
 	lab.Need(t, "nbdcopy", "nbdinfo", "qemu-io", "qemu-img")
-	s := lab.NFS(t, lab.NFSConfig{})
+	s := lab.NFS(t, lab.NFSConfig{V3: true})
 	dir := t.TempDir()
 	src, content := imageFile(t, dir, "src.img", 16<<20)
 	for _, version := range nfsVersions {
@@ -55,7 +55,7 @@ func TestServeFromNFS(t *testing.T) {
 
 // TestImagesOnNFS: the commands for images, against what the server's folder holds.
 func TestImagesOnNFS(t *testing.T) {
-	s := lab.NFS(t, lab.NFSConfig{})
+	s := lab.NFS(t, lab.NFSConfig{V3: true})
 	dir := t.TempDir()
 	src, content := imageFile(t, dir, "src.img", 8<<20)
 	bin := lab.Sluice(t)
@@ -94,7 +94,7 @@ func TestImagesOnNFS(t *testing.T) {
 			{"create", s.URL("x/none.img"), "--size", "1M"}, {"info", "nfs://127.0.0.1:1/export/a"}, {"info", s.URL("a", "vers=4.0")},
 		} {
 			text := strings.TrimSpace(fails(t, 1, bin, args...))
-			if strings.Count(text, "\n") != 0 || !strings.Contains(text, "127.0.0.1") {
+			if strings.Count(text, "\n") != 0 || !strings.Contains(text, "nfs://127.") {
 				t.Errorf("%v: %q", args, text)
 			}
 		}
@@ -103,7 +103,7 @@ func TestImagesOnNFS(t *testing.T) {
 
 // TestSecondWriterOnNFS: the server keeps two gateways apart, unless they share.
 func TestSecondWriterOnNFS(t *testing.T) {
-	s := lab.NFS(t, lab.NFSConfig{})
+	s := lab.NFS(t, lab.NFSConfig{V3: true})
 	bin := lab.Sluice(t)
 	lab.Run(t, bin, "create", s.URL("disk.img"), "--size", "1M")
 	p, _, _ := served(t, s.URL("disk.img"))
@@ -125,8 +125,8 @@ func TestSecondWriterOnNFS(t *testing.T) {
 func TestNFSServerDiesUnderLoad(t *testing.T) {
 	for _, version := range nfsVersions {
 		t.Run(version, func(t *testing.T) {
-			s := lab.NFS(t, lab.NFSConfig{})
-			proxy := lab.Cut(t, s.Addr())
+			s := lab.NFS(t, lab.NFSConfig{V3: true})
+			proxy := lab.CutAt(t, s.Host, s.Addr())
 			lab.Run(t, lab.Sluice(t), "create", s.URL("disk.img"), "--size", "64M")
 			p, uri, _ := served(t, s.URLAt(proxy.Addr(), "disk.img", "vers="+version, "nconnect=2", "reconnect=60s"))
 			fio := lab.StartFio(t, lab.FioConfig{URI: uri, Runtime: 12 * time.Second, Size: 16 << 20})
@@ -139,9 +139,9 @@ func TestNFSServerDiesUnderLoad(t *testing.T) {
 				case 5:
 					s.Restart()
 				case 1, 3:
-					proxy.Reset()
+					proxy.CutAll(lab.RST)
 				default:
-					proxy.Finish()
+					proxy.CutAll(lab.FIN)
 				}
 			}
 			report := fio.Finish()
@@ -166,7 +166,7 @@ func pause(fio *lab.FioVerify, d time.Duration) (ended bool) {
 
 // TestGuestFromNFS: a guest works with a disk on an NFS server that dies meanwhile.
 func TestGuestFromNFS(t *testing.T) {
-	s := lab.NFS(t, lab.NFSConfig{})
+	s := lab.NFS(t, lab.NFSConfig{V3: true})
 	lab.Run(t, lab.Sluice(t), "create", s.URL("disk.img"), "--size", "128M")
 	p, uri, _ := served(t, s.URL("disk.img"))
 	done := make(chan struct{})
@@ -186,7 +186,7 @@ func TestGuestFromNFS(t *testing.T) {
 // TestNFSAwayIsHeld: while the server is away requests wait, and the daemon says so;
 // then they go on. One that is gone for good does not keep the daemon from ending.
 func TestNFSAwayIsHeld(t *testing.T) {
-	s := lab.NFS(t, lab.NFSConfig{})
+	s := lab.NFS(t, lab.NFSConfig{V3: true})
 	lab.Run(t, lab.Sluice(t), "create", s.URL("disk.img"), "--size", "16M")
 	d := newDaemonAt(t)
 	if _, err := d.client().Add(t.Context(), spec.Spec{Name: "disk", URL: s.URL("disk.img")}); err != nil {

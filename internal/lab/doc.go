@@ -1,12 +1,17 @@
 // Package lab starts what tests, the demo and the benchmarks need around
-// Sluice: the sluice binary itself, other servers and clients as processes,
-// certificates, loop devices, and a small virtual machine that boots from an
+// Sluice: the sluice binary itself, other servers (NFS among them) and clients as
+// processes, certificates, loop devices, and a small virtual machine that boots from an
 // NBD socket or a file. Tests call it; nothing that is shipped does.
 //
 // Everything is started through a [TB], which every *testing.T is, and is taken
 // down by its Cleanup: no process, socket, loop device or folder outlives the
 // test. A missing program fails the test and names the package to install
 // ([Need]); nothing is ever skipped.
+//
+// There are two NFS servers: nfs-ganesha ([NFS]), quick to start and to kill, and the
+// kernel's own in a guest ([KernelNFS]), slow, but with CLONE and COPY, and with real
+// power cuts. A [Cutter] stands between a client and a server
+// and fails as networks do.
 //
 // A [ServiceManager] stands in for systemd and owns one goroutine, which reads what
 // its service reports and ends with the test.

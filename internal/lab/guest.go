@@ -44,6 +44,8 @@ type GuestConfig struct {
 
 	// Timeout bounds the run; 0 means two minutes.
 	Timeout time.Duration
+
+	nfsd bool // with the modules of the kernel's NFS server
 }
 
 // Guest boots a small Linux under QEMU (TCG, no KVM), runs the script in it and
@@ -87,7 +89,7 @@ func guestCommand(t TB, cfg GuestConfig) *exec.Cmd {
 	if err != nil {
 		t.Fatalf("guest: %v", err)
 	}
-	initrd, err := guestInitrd(image, t.TempDir(), cfg.Script)
+	initrd, err := guestInitrd(image, t.TempDir(), cfg)
 	if err != nil {
 		t.Fatalf("guest: %v", err)
 	}
@@ -122,13 +124,21 @@ func withDefault(n, otherwise int) int {
 
 // guestInitrd writes the guest's first file system: what all guests have, and
 // the script of this one in an archive behind it.
-func guestInitrd(image, dir, script string) (string, error) {
+func guestInitrd(image, dir string, cfg GuestConfig) (string, error) {
+	script := cfg.Script
 	if script == "" {
 		script = GuestCheck
 	}
 	text, err := os.ReadFile(filepath.Join(image, "initrd"))
 	if err != nil {
 		return "", err
+	}
+	if cfg.nfsd {
+		modules, err := os.ReadFile(filepath.Join(image, "nfsd"))
+		if err != nil {
+			return "", err
+		}
+		text = append(text, modules...)
 	}
 	var own cpioArchive
 	own.add("lab", cpioDir, nil)

@@ -33,14 +33,17 @@ var guestFiles = []struct {
 	path *regexp.Regexp // in the package
 	name string         // in the initrd; $1 is the first group of path
 	mode int
+	nfsd bool // for those with the kernel's NFS server only
+	want int  // so many files
 }{
-	{regexp.MustCompile(`^\./(?:usr/)?bin/busybox$`), "bin/busybox", cpioExec},
-	{regexp.MustCompile(`/(virtio|virtio_ring|virtio_pci_modern_dev|virtio_pci_legacy_dev|virtio_pci|virtio_blk)\.ko(?:\.xz)?$`), "mod/$1.ko", cpioFile},
+	{regexp.MustCompile(`^\./(?:usr/)?bin/busybox$`), "bin/busybox", cpioExec, false, 1},
+	{regexp.MustCompile(`/(virtio|virtio_ring|virtio_pci_modern_dev|virtio_pci_legacy_dev|virtio_pci|virtio_blk)\.ko(?:\.xz)?$`), "mod/$1.ko", cpioFile, false, 6},
+	{regexp.MustCompile(`/(failover|net_failover|virtio_net|libcrc32c|xfs|sunrpc|grace|lockd|nfs_acl|auth_rpcgss|nfsd)\.ko(?:\.xz)?$`), "mod/$1.ko", cpioFile, true, 11},
 }
 
 // guestImage returns the folder in the lab's cache that holds the guest's
-// kernel, "vmlinuz", and the initrd that all guests share, and makes it if need
-// be. Processes that run at the same time take turns.
+// kernel, "vmlinuz", the initrd that all guests share, and "nfsd", what those that
+// serve NFS have besides, and makes it if need be. Processes that run at the same time take turns.
 var guestImage = sync.OnceValues(func() (string, error) {
 	if runtime.GOARCH != "amd64" {
 		return "", fmt.Errorf("guests are made for amd64 only, this is %s", runtime.GOARCH)
@@ -49,8 +52,12 @@ var guestImage = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// A change of the init script makes another image.
-	sum := sha256.Sum256(guestInitScript)
+	// A change of the init script, or of what there is, makes another image.
+	key := guestInitScript[:len(guestInitScript):len(guestInitScript)]
+	for _, f := range guestFiles {
+		key = append(key, f.path.String()...)
+	}
+	sum := sha256.Sum256(key)
 	dir := filepath.Join(cache, "guest-"+hex.EncodeToString(sum[:4]))
 	unlock, err := lockFile(dir + ".lock")
 	if err != nil {
@@ -88,20 +95,31 @@ func makeGuestImage(dir string) error {
 			return err
 		}
 	}
-	if parts.kernel == nil || parts.found != 7 {
-		return fmt.Errorf("the packages hold %d of the guest's 7 files, and a kernel of %d bytes", parts.found, len(parts.kernel))
+	if want := guestFilesWanted(); parts.kernel == nil || parts.found != want {
+		return fmt.Errorf("the packages hold %d of the guest's %d files, and a kernel of %d bytes", parts.found, want, len(parts.kernel))
 	}
 	if err := os.WriteFile(filepath.Join(dir, "vmlinuz"), parts.kernel, 0o644); err != nil {
 		return err
 	}
+	if err := os.WriteFile(filepath.Join(dir, "nfsd"), parts.nfsd.bytes(), 0o644); err != nil {
+		return err
+	}
 	return os.WriteFile(filepath.Join(dir, "initrd"), parts.initrd.bytes(), 0o644)
+}
+
+func guestFilesWanted() (n int) {
+	for _, f := range guestFiles {
+		n += f.want
+	}
+	return n
 }
 
 // guestParts are what a guest takes of the packages.
 type guestParts struct {
 	kernel []byte
 	initrd cpioArchive
-	found  int // how many of guestFiles
+	nfsd   cpioArchive // modules, to be unpacked behind it
+	found  int         // how many of guestFiles
 }
 
 func newGuestParts() *guestParts {
@@ -131,7 +149,11 @@ func (p *guestParts) add(path string, data []byte) error {
 				return fmt.Errorf("unpack %s: %w", path, err)
 			}
 		}
-		p.initrd.add(string(f.path.ExpandString(nil, f.name, path, m)), f.mode, data)
+		archive := &p.initrd
+		if f.nfsd {
+			archive = &p.nfsd
+		}
+		archive.add(string(f.path.ExpandString(nil, f.name, path, m)), f.mode, data)
 		p.found++
 	}
 	return nil

@@ -20,7 +20,7 @@ import (
 
 func ganeshaConfig(s *lab.NFSServer, port int) Config {
 	return Config{
-		Host: "127.0.0.1", Port: port, MountPort: s.MountPort, Path: "/export/disk.img", Connections: 2, Cred: rpc.ProcessCred(),
+		Host: s.Host, Port: port, MountPort: s.MountPort, Path: "/export/disk.img", Connections: 2, Cred: rpc.ProcessCred(),
 		Patience: 60 * time.Second, Silence: 5 * time.Second,
 	}
 }
@@ -44,7 +44,7 @@ func put(t *testing.T, path string, content []byte) {
 
 // Everything against nfs-ganesha, whose folder tells what really happened.
 func TestGanesha(t *testing.T) {
-	s := lab.NFS(t, lab.NFSConfig{})
+	s := lab.NFS(t, lab.NFSConfig{V3: true})
 	c := dialTest(t, ganeshaConfig(s, s.Port))
 	put(t, s.Path("disk.img"), make([]byte, 1<<20))
 	f := openGanesha(t, c, remote.OpenOptions{Write: true})
@@ -121,7 +121,7 @@ func namesOnGanesha(t *testing.T, tree remote.Tree, s *lab.NFSServer) {
 
 // Paths in the export and outside.
 func TestGaneshaExports(t *testing.T) {
-	s := lab.NFS(t, lab.NFSConfig{})
+	s := lab.NFS(t, lab.NFSConfig{V3: true})
 	for path, ok := range map[string]bool{"/export": true, "/export/sub/x.img": true, "/elsewhere/x.img": false} {
 		cfg := ganeshaConfig(s, s.Port)
 		cfg.Path = path
@@ -138,10 +138,10 @@ func TestGaneshaExports(t *testing.T) {
 // The server is killed and its connections are cut, again and again, under load, and
 // nothing that was acknowledged is lost.
 func TestGaneshaDiesAndConnectionsBreak(t *testing.T) {
-	s := lab.NFS(t, lab.NFSConfig{})
-	proxy := lab.Cut(t, s.Addr())
+	s := lab.NFS(t, lab.NFSConfig{V3: true})
+	proxy := lab.CutAt(t, s.Host, s.Addr())
 	var port int
-	if _, err := fmt.Sscanf(proxy.Addr(), "127.0.0.1:%d", &port); err != nil {
+	if _, err := fmt.Sscanf(proxy.Addr(), s.Host+":%d", &port); err != nil {
 		t.Fatal(err)
 	}
 	put(t, s.Path("disk.img"), make([]byte, 16<<20))
@@ -183,9 +183,9 @@ func TestGaneshaDiesAndConnectionsBreak(t *testing.T) {
 		case i%5 == 4:
 			s.Restart()
 		case i%2 == 0:
-			proxy.Reset()
+			proxy.CutAll(lab.RST)
 		default:
-			proxy.Finish()
+			proxy.CutAll(lab.FIN)
 		}
 	}
 	for range 200 {
@@ -200,10 +200,10 @@ func TestGaneshaDiesAndConnectionsBreak(t *testing.T) {
 
 // Names are made and taken away while the connections break.
 func TestGaneshaNamesUnderCuts(t *testing.T) {
-	s := lab.NFS(t, lab.NFSConfig{})
-	proxy := lab.Cut(t, s.Addr())
+	s := lab.NFS(t, lab.NFSConfig{V3: true})
+	proxy := lab.CutAt(t, s.Host, s.Addr())
 	var port int
-	if _, err := fmt.Sscanf(proxy.Addr(), "127.0.0.1:%d", &port); err != nil {
+	if _, err := fmt.Sscanf(proxy.Addr(), s.Host+":%d", &port); err != nil {
 		t.Fatal(err)
 	}
 	cfg := ganeshaConfig(s, port)
@@ -230,7 +230,7 @@ func TestGaneshaNamesUnderCuts(t *testing.T) {
 	for i := range 200 {
 		<-steps
 		if i%5 == 0 {
-			proxy.Reset()
+			proxy.CutAll(lab.RST)
 		}
 	}
 	all.Wait()

@@ -18,9 +18,9 @@ import (
 	"sluice/internal/lab"
 )
 
-func dialGanesha(t *testing.T, port int, change func(*Config)) *Client {
+func dialGanesha(t *testing.T, s *lab.NFSServer, port int, change func(*Config)) *Client {
 	t.Helper()
-	cfg := Config{Host: "127.0.0.1", Port: port, Minor: 2, Connections: 2, Cred: rpc.ProcessCred(), Patience: 60 * time.Second, Silence: 5 * time.Second}
+	cfg := Config{Host: s.Host, Port: port, Minor: 2, Connections: 2, Cred: rpc.ProcessCred(), Patience: 60 * time.Second, Silence: 5 * time.Second}
 	if change != nil {
 		change(&cfg)
 	}
@@ -54,7 +54,7 @@ func TestGanesha(t *testing.T) {
 	s := lab.NFS(t, lab.NFSConfig{})
 	for _, minor := range []uint32{2, 1} {
 		t.Run(fmt.Sprintf("4.%d", minor), func(t *testing.T) {
-			c := dialGanesha(t, s.Port, func(cfg *Config) { cfg.Minor, cfg.Only = minor, true })
+			c := dialGanesha(t, s, s.Port, func(cfg *Config) { cfg.Minor, cfg.Only = minor, true })
 			if got, want := c.Status().Version, fmt.Sprintf("4.%d", minor); got != want {
 				t.Fatalf("version %s, want %s", got, want)
 			}
@@ -138,7 +138,7 @@ func TestGaneshaHoles(t *testing.T) {
 	if err := os.Truncate(s.Path("disk.img"), 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	f := openGanesha(t, dialGanesha(t, s.Port, nil), remote.OpenOptions{Write: true})
+	f := openGanesha(t, dialGanesha(t, s, s.Port, nil), remote.OpenOptions{Write: true})
 	ctx := t.Context()
 	if at, _, err := f.Seek(ctx, 0, true); err != nil || at != 64<<10 {
 		t.Errorf("first hole at %d, %v", at, err)
@@ -164,14 +164,14 @@ func TestGaneshaHoles(t *testing.T) {
 func TestGaneshaDiesAndConnectionsBreak(t *testing.T) {
 	for name, grace := range map[string]int{"at once": 0, "grace": 5} {
 		t.Run(name, func(t *testing.T) {
-			s := lab.NFS(t, lab.NFSConfig{Grace: grace})
-			proxy := lab.Cut(t, s.Addr())
+			s := lab.NFS(t, lab.NFSConfig{Grace: time.Duration(grace) * time.Second})
+			proxy := lab.CutAt(t, s.Host, s.Addr())
 			var port int
-			if _, err := fmt.Sscanf(proxy.Addr(), "127.0.0.1:%d", &port); err != nil {
+			if _, err := fmt.Sscanf(proxy.Addr(), s.Host+":%d", &port); err != nil {
 				t.Fatal(err)
 			}
 			put(t, s.Path("disk.img"), make([]byte, 16<<20))
-			c := dialGanesha(t, port, nil)
+			c := dialGanesha(t, s, port, nil)
 			f := openGanesha(t, c, remote.OpenOptions{Write: true})
 			load := startLoad(t, f)
 			rounds := 20
@@ -184,9 +184,9 @@ func TestGaneshaDiesAndConnectionsBreak(t *testing.T) {
 				case i%5 == 4:
 					s.Restart()
 				case i%2 == 0:
-					proxy.Reset()
+					proxy.CutAll(lab.RST)
 				default:
-					proxy.Finish()
+					proxy.CutAll(lab.FIN)
 				}
 			}
 			load.await(200)
