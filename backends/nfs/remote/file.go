@@ -32,18 +32,23 @@ type File interface {
 // Starter is a File that reads and writes without a goroutine that waits: see
 // block.Starter, whose rules hold for it. Only what can be sent at once is begun.
 type Starter interface {
+	// StartRead begins what Read does.
 	StartRead(p []byte, off int64, done ReadDone) bool
+	// StartWrite begins what Write does.
 	StartWrite(p []byte, off int64, stable bool, done WriteDone) bool
+	// Kick sends off what was begun.
 	Kick()
 }
 
 // ReadDone is told of the end of a read: see block.Done.
 type ReadDone interface {
+	// ReadDone is told what Read would return.
 	ReadDone(n int, err error) block.Pusher
 }
 
 // WriteDone is told of the end of a write.
 type WriteDone interface {
+	// WriteDone is told what Write would return.
 	WriteDone(w Written, err error) block.Pusher
 }
 
