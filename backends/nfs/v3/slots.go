@@ -34,7 +34,8 @@ func (s *slots) fill(lanes []*lane) {
 	}
 }
 
-// take waits for a slot. left, if set, ends the waiting as closing does.
+// take waits for a slot. left, if set, ends the waiting as closing does, and that for the
+// slot's next call too.
 func (s *slots) take(ctx context.Context, left <-chan struct{}) (*slot, error) {
 	select {
 	case <-s.closing:
@@ -43,11 +44,13 @@ func (s *slots) take(ctx context.Context, left <-chan struct{}) (*slot, error) {
 	}
 	select {
 	case sl := <-s.free:
+		sl.call.Forsake = left
 		return sl, nil
 	default:
 	}
 	select {
 	case sl := <-s.free:
+		sl.call.Forsake = left
 		return sl, nil
 	case <-s.closing:
 		return nil, block.Closed
