@@ -26,6 +26,10 @@ type Call struct {
 	// Changes says that the call changes something, so that its caller cannot leave
 	// before the outcome is known once it was sent.
 	Changes bool
+	// Forsake, if set, is closed when nobody wants the outcome any more: a call that
+	// waits for a connection is then given up, and so is one that the server does not
+	// answer within a second.
+	Forsake <-chan struct{}
 	// Drained is called, by the transport's goroutine, when the reply to a call came
 	// after its caller had left.
 	Drained func()
@@ -38,14 +42,15 @@ type Call struct {
 	// carried out before the server answered (or, without a reply cache, twice).
 	Resent bool
 
-	index  uint32
-	xid    uint32
-	queued bool      // waits in Transport.queue
-	sent   bool      // was given to a connection at least once
-	large  bool      // its payload is worth a system call
-	gen    uint32    // of xids
-	seq    uint64    // order of submission
-	lost   time.Time // when a connection first broke under it
+	index    uint32
+	xid      uint32
+	queued   bool      // waits in Transport.queue
+	sent     bool      // was given to a connection at least once
+	forsaken bool      // is not sent again
+	large    bool      // its payload is worth a system call
+	gen      uint32    // of xids
+	seq      uint64    // order of submission
+	lost     time.Time // when a connection first broke under it
 
 	live atomic.Uint32
 	busy atomic.Uint32 // which of callBusy… hold: see fill and leave
@@ -119,13 +124,16 @@ func (c *Call) abandoned() bool { return c.busy.Load() == leaving }
 
 // reset makes the call ready to be submitted.
 func (c *Call) reset() {
-	c.sent, c.lost, c.err, c.N, c.Resent = false, time.Time{}, nil, 0, false
+	c.sent, c.forsaken, c.lost, c.err, c.N, c.Resent = false, false, time.Time{}, nil, 0, false
 	c.Reply = c.Reply[:0]
 	c.busy.Store(0)
 }
 
+// Err says, in Drained, why there is no reply.
+func (c *Call) Err() error { return c.err }
+
 // release drops what belongs to the caller.
-func (c *Call) release() { c.Data, c.Into, c.Find = nil, nil, nil }
+func (c *Call) release() { c.Data, c.Into, c.Find, c.Forsake = nil, nil, nil, nil }
 
 // LostError says why a call has no outcome: there was no connection, for longer than
 // the transport's patience.

@@ -107,9 +107,6 @@ func (t *Transport) renew(life context.Context, lost error, brief int) *Link {
 // bePatient sees to it that calls which have waited for a connection as long as
 // patience goes fail, and that so do those that come, until it is there after all.
 func (t *Transport) bePatient(lost error) (stop func()) {
-	t.mu.Lock()
-	t.why = nil
-	t.mu.Unlock()
 	if t.cfg.Patience < 0 {
 		return func() {}
 	}
@@ -163,7 +160,7 @@ func (t *Transport) attach(link *Link) {
 func (t *Transport) detach(link *Link, cause error) (again bool) {
 	link.close()
 	t.mu.Lock()
-	t.link = nil
+	t.link, t.down, t.why = nil, time.Now(), cause
 	for t.writing {
 		t.idle.Wait()
 	}
@@ -210,6 +207,9 @@ func (t *Transport) owes(c *Call, at time.Time, cause error) error {
 	if t.isClosing() {
 		return block.Closed
 	}
+	if c.forsaken {
+		return &LostError{Cause: block.Closed, Unresolved: c.sent}
+	}
 	var breach *ProtocolError
 	if errors.As(cause, &breach) && c.sent {
 		return cause
@@ -231,7 +231,7 @@ func (t *Transport) giveOut(lost error) {
 		return
 	}
 	why := fmt.Errorf("%w; no connection within %v", describe(lost), t.cfg.Patience)
-	if t.why != nil {
+	if t.why != nil && t.why != lost {
 		why = fmt.Errorf("%w: %w", why, t.why)
 	}
 	t.dead = &LostError{Cause: why}

@@ -61,9 +61,10 @@ type Transport struct {
 	writing bool
 	seq     uint64
 	queue   []*Call
-	head    int      // queue[:head] is sent
-	answers [][]byte // to calls of the server's, to be sent
-	why     error    // the last attempt to connect failed
+	head    int       // queue[:head] is sent
+	answers [][]byte  // to calls of the server's, to be sent
+	why     error     // the last attempt to connect failed, or why the connection broke
+	down    time.Time // since when there is no connection
 
 	out batch // the writer's
 
@@ -148,20 +149,24 @@ func (t *Transport) Start(b []byte, procedure uint32) []byte {
 // Drained is called when it is.
 func (t *Transport) Do(ctx context.Context, c *Call) (left bool, err error) {
 	t.submit(c)
-	if ctx.Done() == nil {
-		<-c.done
-		return false, t.result(c)
-	}
-	select {
-	case <-c.done:
-	case <-ctx.Done():
+	canceled, forsake := ctx.Done(), c.Forsake
+	for {
+		select {
+		case <-c.done:
+			return false, t.result(c)
+		case <-canceled:
+			canceled, err = nil, ctx.Err()
+		case <-forsake:
+			forsake, err = nil, block.Closed
+		}
 		free, gone := t.giveUp(c)
 		if free || gone {
-			return gone, ctx.Err()
+			return gone, err
 		}
-		<-c.done
+		if forsake == nil && c.Forsake != nil {
+			t.forsake(c)
+		}
 	}
-	return false, t.result(c)
 }
 
 // result ends the call for its caller.
@@ -262,13 +267,39 @@ func (t *Transport) giveUp(c *Call) (free, gone bool) {
 	if c.Changes || c.Drained == nil || !c.leave() {
 		return false, false
 	}
-	c.release()
-	return false, true
+	return false, true // it may be in use again from here on: see drained
+}
+
+// forsakenTime is how long a server has to answer a call that nobody waits for.
+const forsakenTime = time.Second
+
+// forsake sees to it that the call ends soon, whatever the server does.
+func (t *Transport) forsake(c *Call) {
+	t.mu.Lock()
+	c.forsaken = true
+	queued, xid := c.queued, c.xid
+	if queued {
+		i := slices.Index(t.queue[t.head:], c) + t.head
+		t.queue = slices.Delete(t.queue, i, i+1)
+		c.queued = false
+		c.err = &LostError{Cause: block.Closed, Unresolved: c.sent}
+	}
+	t.mu.Unlock()
+	if queued {
+		t.drop([]*Call{c})
+		return
+	}
+	time.AfterFunc(forsakenTime, func() {
+		if c.live.Load() == xid {
+			t.Break()
+		}
+	})
 }
 
 // drained ends a call whose caller has left.
 func (t *Transport) drained(c *Call) {
 	t.flight.Add(-1)
+	c.release()
 	c.Drained()
 }
 
@@ -290,6 +321,17 @@ func (t *Transport) Connected() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.link != nil
+}
+
+// Away says since when there is no connection, and why; the zero time where there is
+// one.
+func (t *Transport) Away() (since time.Time, cause error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.link != nil {
+		return time.Time{}, nil
+	}
+	return t.down, t.why
 }
 
 // Close ends the connection and fails what is under way with kind Closed.
