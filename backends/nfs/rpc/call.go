@@ -46,16 +46,17 @@ type Call struct {
 	// carried out before the server answered (or, without a reply cache, twice).
 	Resent bool
 
-	index    uint32
-	xid      uint32
-	queued   bool      // waits in Transport.queue
-	sent     bool      // was given to a connection at least once
-	forsaken bool      // is not sent again
-	large    bool      // its payload is worth a system call
-	gen      uint32    // of xids
-	seq      uint64    // order of submission
-	told     Ended     // Ended of a call that was queued; nil where somebody waits
-	lost     time.Time // when a connection first broke under it
+	index      uint32
+	xid        uint32
+	queued     bool      // waits in Transport.queue
+	sent       bool      // was given to a connection at least once
+	forsaken   bool      // is not sent again
+	large      bool      // its payload is worth a system call
+	gen        uint32    // of xids
+	seq        uint64    // order of submission
+	told       Ended     // Ended of a call that was queued; nil where somebody waits
+	toldChange bool      // its Changes
+	lost       time.Time // when a connection first broke under it
 
 	live atomic.Uint32
 	busy atomic.Uint32 // which of callBusy… hold: see fill and leave

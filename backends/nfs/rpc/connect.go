@@ -18,10 +18,11 @@ const (
 	firstDelay = 20 * time.Millisecond
 	mostDelay  = 2 * time.Second
 	// steady is how long a connection has to last to say nothing about the next one.
-	steady = time.Second
-	// dialTimeout bounds an attempt to connect, Revive included only where it asks
-	// the context.
+	steady      = time.Second
 	dialTimeout = 10 * time.Second
+	// reviveTimes is how many times Silence Revive may take: each of its calls can
+	// take as long as that.
+	reviveTimes = 12
 )
 
 // connect makes a connection that is ready for calls.
@@ -42,13 +43,23 @@ func (t *Transport) connect(ctx context.Context) (*Link, error) {
 	if t.cfg.Revive == nil {
 		return link, nil
 	}
-	stop := context.AfterFunc(ctx, link.close)
-	defer stop()
-	if err := t.cfg.Revive(ctx, link); err != nil {
+	if err := t.revive(ctx, link); err != nil {
 		link.close()
 		return nil, err
 	}
 	return link, nil
+}
+
+// revive calls Config.Revive, whose calls fail when the time is over.
+func (t *Transport) revive(ctx context.Context, link *Link) error {
+	reviving, cancel := context.WithTimeout(ctx, reviveTimes*t.cfg.Silence)
+	defer cancel()
+	stop := context.AfterFunc(reviving, link.close)
+	err := t.cfg.Revive(reviving, link)
+	if (!stop() || reviving.Err() != nil) && err == nil {
+		return fmt.Errorf("the connection was not ready in time: %w", context.Cause(reviving))
+	}
+	return err
 }
 
 // run is the Transport's main goroutine: it reads replies and makes new connections.
@@ -110,8 +121,16 @@ func (t *Transport) bePatient(lost error) (stop func()) {
 	if t.cfg.Patience < 0 {
 		return func() {}
 	}
-	timer := time.AfterFunc(t.cfg.Patience, func() { t.giveOut(lost) })
-	return func() { timer.Stop() }
+	over := make(chan struct{})
+	timer := time.AfterFunc(t.cfg.Patience, func() {
+		t.giveOut(lost)
+		close(over)
+	})
+	return func() {
+		if !timer.Stop() {
+			<-over // the next connection may be lost at once, and has patience of its own
+		}
+	}
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

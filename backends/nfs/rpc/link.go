@@ -21,12 +21,15 @@ func (l *Link) close() { _ = l.stream.conn.Close() }
 func (l *Link) Conn() net.Conn { return l.stream.conn }
 
 // Call makes a call with arguments and gives the results. They are valid until the
-// next.
-func (l *Link) Call(_ context.Context, procedure uint32, args, data []byte) (results []byte, err error) {
+// next. The server has Config.Silence to answer; the end of the context breaks the
+// connection.
+func (l *Link) Call(ctx context.Context, procedure uint32, args, data []byte) (results []byte, err error) {
 	head := append(l.t.Start(nil, procedure), args...)
-	l.xid = (l.xid+1)<<indexBits | (maxCalls - 1) // no Call has this place
+	l.xid = (l.xid + 1<<indexBits) | (maxCalls - 1) // no Call has this place
 	seal(head, l.xid, len(data))
 	conn := l.stream.conn
+	stop := context.AfterFunc(ctx, l.close)
+	defer stop()
 	_ = conn.SetDeadline(time.Now().Add(l.t.cfg.Silence))
 	defer func() { _ = conn.SetDeadline(time.Time{}) }()
 	pieces := [][]byte{head}

@@ -131,6 +131,7 @@ func (r *reader) claim(p []byte) (c *Call, results []byte, err error) {
 func (r *reader) deliver(c *Call, results []byte, size, taken int) error {
 	s := r.link.stream
 	s.r += taken
+	c.Reply, c.N = c.Reply[:0], 0 // an earlier reply may have stopped in the middle
 	if c.err != nil || c.abandoned() {
 		r.pushBefore(size)
 		return s.discard(size)
@@ -295,6 +296,7 @@ func (r *reader) whole(record []byte) error {
 // place is deliver from memory.
 func place(c *Call, results []byte) error {
 	at, n := 0, 0
+	c.N = 0
 	if c.Find != nil {
 		at, n = c.Find.Payload(results)
 	}

@@ -111,12 +111,13 @@ func Open(ctx context.Context, cfg Config) (*Transport, error) {
 	t.link = link
 	t.running.Go(func() { t.run(life, link) })
 	t.running.Go(t.writeOn)
-	t.running.Go(t.watch)
+	ping := t.NewCall()
+	t.running.Go(func() { t.watch(ping) })
 	return t, nil
 }
 
 // NewCall makes a Call for use with this Transport, to which it belongs for good.
-// nil means that there are too many (4095).
+// nil means that there are too many (4094).
 func (t *Transport) NewCall() *Call {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -178,9 +179,10 @@ func (t *Transport) result(c *Call) error {
 // submit queues the call and, when nobody is writing, writes.
 func (t *Transport) submit(c *Call) {
 	c.reset()
-	if t.flight.Add(1) == 1 {
+	if t.flight.Load() == 0 { // before it is counted: watch may look at once
 		t.heard.Store(now())
 	}
+	t.flight.Add(1)
 	t.mu.Lock()
 	if t.dead != nil {
 		c.err = t.dead
@@ -209,9 +211,10 @@ func (t *Transport) Queue(c *Call) bool {
 		return false
 	}
 	c.Ended = ended
-	if t.flight.Add(1) == 1 {
+	if t.flight.Load() == 0 { // see submit
 		t.heard.Store(now())
 	}
+	t.flight.Add(1)
 	t.number(c)
 	return true
 }
@@ -245,7 +248,7 @@ func (t *Transport) Abandon(c *Call) {
 		push(ended.CallEnded(lost, false))
 		return
 	}
-	if !c.Changes && c.leave() {
+	if !c.toldChange && c.leave() {
 		t.mu.Unlock()
 		push(ended.CallEnded(lost, true))
 		return
@@ -289,7 +292,8 @@ func (t *Transport) wakeWriter() {
 func (t *Transport) number(c *Call) {
 	c.xid = c.nextXID()
 	t.seq++
-	c.seq, c.queued, c.told = t.seq, true, c.Ended
+	c.seq, c.queued = t.seq, true
+	c.told, c.toldChange = c.Ended, c.Changes
 	c.busy.Store(0)
 	t.enqueue(c)
 }
@@ -315,7 +319,8 @@ func (t *Transport) enqueue(c *Call) {
 // giveUp lets the caller of a call leave, if that is possible. free: the call was
 // not sent, and is the caller's again. gone: it was, and changes nothing: its reply
 // will be thrown away. What changes something and was sent may be carried out, so
-// its caller has to wait for the outcome.
+// its caller has to wait for the outcome; so has one whose payload may have to be sent
+// again.
 func (t *Transport) giveUp(c *Call) (free, gone bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -325,7 +330,7 @@ func (t *Transport) giveUp(c *Call) (free, gone bool) {
 		c.release()
 		return true, false
 	}
-	if c.Changes || c.Drained == nil || !c.leave() {
+	if c.Changes || len(c.Data) > 0 || c.Drained == nil || !c.leave() {
 		return false, false
 	}
 	return false, true // it may be in use again from here on: see drained
@@ -400,14 +405,16 @@ func (t *Transport) Away() (since time.Time, cause error) {
 // Close ends the connection and fails what is under way with kind Closed.
 func (t *Transport) Close() error {
 	t.once.Do(func() {
-		close(t.closing)
-		t.end()
 		t.mu.Lock()
+		// Both at once: who finds the Transport closing fails what is queued for the
+		// last time.
+		close(t.closing)
 		t.dead = block.Closed
 		if t.link != nil {
 			t.link.close()
 		}
 		t.mu.Unlock()
+		t.end()
 	})
 	t.running.Wait()
 	return nil

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type server struct {
 	listener net.Listener
 	answer   func(conn net.Conn, xid uint32, args []byte)
+	records  func(conn net.Conn, record []byte) // instead, if set
 	serving  sync.WaitGroup
 	mu       sync.Mutex
 	conns    []net.Conn
@@ -37,10 +38,23 @@ func serve(t *testing.T, answer func(conn net.Conn, xid uint32, args []byte)) *s
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{listener: listener, answer: answer}
+	return start(t, &server{listener: listener, answer: answer})
+}
+
+// serveRecords is serve for who wants to see all of a call.
+func serveRecords(t *testing.T, f func(conn net.Conn, record []byte)) *server {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return start(t, &server{listener: listener, records: f})
+}
+
+func start(t *testing.T, s *server) *server {
 	s.serving.Go(s.accept)
 	t.Cleanup(func() {
-		_ = listener.Close()
+		_ = s.listener.Close()
 		s.cut()
 		s.serving.Wait()
 	})
@@ -70,6 +84,10 @@ func (s *server) read(conn net.Conn) {
 		record := make([]byte, binary.BigEndian.Uint32(mark[:])&^lastFragment)
 		if _, err := io.ReadFull(conn, record); err != nil {
 			return
+		}
+		if s.records != nil {
+			s.records(conn, record)
+			continue
 		}
 		// xid, CALL, 2, program, version, procedure, two empty authentications
 		s.answer(conn, binary.BigEndian.Uint32(record), record[40:])

@@ -10,8 +10,7 @@ const overdueTimes = 6
 // watch notices a server that is silent. Half way through the time that it has, it
 // is asked whether it is there: a slow disk does not answer a COMMIT for long, but a
 // call of the null procedure it does.
-func (t *Transport) watch() {
-	ping := t.NewCall()
+func (t *Transport) watch(ping *Call) {
 	asked := false
 	old := map[*Call]waiting{}
 	ticker := time.NewTicker(max(t.cfg.Silence/8, time.Millisecond))
