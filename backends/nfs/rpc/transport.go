@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -197,6 +198,13 @@ func (t *Transport) submit(c *Call) {
 		return
 	}
 	t.writing = true
+	if t.flight.Load() > 1 {
+		// Whoever was woken by the replies that came together with this caller's last
+		// is about to make the next call, too: one system call for all of them.
+		t.mu.Unlock()
+		runtime.Gosched()
+		t.mu.Lock()
+	}
 	t.write(ownBatches)
 }
 

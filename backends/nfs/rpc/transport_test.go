@@ -13,13 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"sluice/backends/nfs/xdr"
 	"sluice/block"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // server answers calls as the test says. Each connection reads one call after the
 // other and hands it to answer, which may write what it likes.
