@@ -545,3 +545,41 @@ func TestCallersLeave(t *testing.T) {
 		t.Errorf("%d recoveries, none was needed", n)
 	}
 }
+
+// The client is closed while it writes again what a server lost that is away by now.
+func TestCloseDuringRecovery(t *testing.T) {
+	s := nfstest.Start(t, nfstest.Options{})
+	s.Create("/export/disk.img", make([]byte, 8192))
+	cfg := configOf(s)
+	cfg.Patience = -1
+	c, err := Dial(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &journal{writes: map[int64][]byte{}}
+	f, err := c.Open(t.Context(), "/export/disk.img", remote.OpenOptions{Write: true, Kept: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := pattern(4096, 1)
+	j.writing(p, 0)
+	w, err := f.Write(t.Context(), p, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.wrote(w)
+	hang := make(chan struct{})
+	defer close(hang)
+	s.Delay("WRITE", hang)
+	again := s.Arrived("WRITE", s.Count("WRITE")+1)
+	s.Restart()
+	go func() { _, _ = f.Read(context.Background(), make([]byte, 4096), 0) }() // finds out
+	<-again
+	s.Stop()
+	began := time.Now()
+	_ = f.Close()
+	_ = c.Close()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}

@@ -191,7 +191,7 @@ var errSessionGone = errors.New("the session ended during recovery")
 func (c *Client) now(ctx context.Context, s *session, op operation) error {
 	var pause patience
 	for {
-		v, err := c.attempt(ctx, s, op, how{first: true})
+		v, err := c.attempt(ctx, s, op, how{first: true, closing: ctx.Done()})
 		switch v {
 		case gone:
 			return errors.Join(errSessionGone, err)
