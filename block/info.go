@@ -70,13 +70,13 @@ const (
 	// an exporter may call it from its own loop.
 	CapNowaitWrites
 
-	CapCopy  // Copier
 	CapStart // Starter
+	CapCopy  // Copier
 )
 
 var capNames = [...]string{
 	"flush", "fua", "zero", "fast-zero", "discard", "extents", "depth", "prefetch", "resize",
-	"nowait", "file-range", "bitmaps", "multi-conn", "serial-writes", "nowait-writes", "copy", "start",
+	"nowait", "file-range", "bitmaps", "multi-conn", "serial-writes", "nowait-writes", "start", "copy",
 }
 
 // Names lists the capabilities in c by name, in a fixed order.

@@ -354,6 +354,31 @@ var bugs = []bug{
 			return block.Errorf(block.Unsupported, "read nowait", "", off, "")
 		}}
 	}, false},
+	{"a started read gives other bytes", []string{"start"}, func() *mutant {
+		return &mutant{startRead: func(d *ref, p []byte, off int64, done block.Done) bool {
+			err := d.ReadAt(background, p, off)
+			if err == nil && off == 16384 {
+				p[0]++
+			}
+			return tell(done, err)
+		}}
+	}, false},
+	{"a started write is not done", []string{"start"}, func() *mutant {
+		return &mutant{startWrite: func(d *ref, p []byte, off int64, flags block.Flags, done block.Done) bool {
+			if off == 8192 {
+				return tell(done, nil)
+			}
+			return d.StartWrite(p, off, flags, done)
+		}}
+	}, false},
+	{"a started read beyond the end works", []string{"start"}, func() *mutant {
+		return &mutant{startRead: func(d *ref, p []byte, off int64, done block.Done) bool {
+			if off == d.Info().Size {
+				return tell(done, nil)
+			}
+			return d.StartRead(p, off, done)
+		}}
+	}, false},
 	{"pinned range elsewhere", []string{"file-range"}, func() *mutant {
 		return &mutant{pin: func(d *ref, off, n int64) (block.FileRange, bool) {
 			r, ok := d.PinRange(off, n)

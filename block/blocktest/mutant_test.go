@@ -13,19 +13,21 @@ import (
 // one. A nil field is the right call.
 type mutant struct {
 	*ref
-	read    func(d *ref, p []byte, off int64) error
-	write   func(d *ref, p []byte, off int64, flags block.Flags) error
-	flush   func(d *ref) error
-	zero    func(d *ref, off, n int64, flags block.Flags) error
-	discard func(d *ref, off, n int64, flags block.Flags) error
-	extents func(d *ref, off, n int64, dst []block.Extent) ([]block.Extent, error)
-	nowait  func(d *ref, p []byte, off int64) error
-	resize  func(d *ref, size int64) error
-	fetch   func(d *ref, off, n int64) error
-	pin     func(d *ref, off, n int64) (block.FileRange, bool)
-	bitmap  func(d *ref, name string, off, n int64, dst []block.Extent) ([]block.Extent, error)
-	close   func(d *ref) error
-	info    func(i *block.Info)
+	read       func(d *ref, p []byte, off int64) error
+	write      func(d *ref, p []byte, off int64, flags block.Flags) error
+	flush      func(d *ref) error
+	zero       func(d *ref, off, n int64, flags block.Flags) error
+	discard    func(d *ref, off, n int64, flags block.Flags) error
+	extents    func(d *ref, off, n int64, dst []block.Extent) ([]block.Extent, error)
+	nowait     func(d *ref, p []byte, off int64) error
+	startRead  func(d *ref, p []byte, off int64, done block.Done) bool
+	startWrite func(d *ref, p []byte, off int64, flags block.Flags, done block.Done) bool
+	resize     func(d *ref, size int64) error
+	fetch      func(d *ref, off, n int64) error
+	pin        func(d *ref, off, n int64) (block.FileRange, bool)
+	bitmap     func(d *ref, name string, off, n int64, dst []block.Extent) ([]block.Extent, error)
+	close      func(d *ref) error
+	info       func(i *block.Info)
 }
 
 func (m *mutant) Info() block.Info {
@@ -111,6 +113,20 @@ func (m *mutant) BitmapExtents(ctx context.Context, name string, off, n int64, d
 		return m.bitmap(m.ref, name, off, n, dst)
 	}
 	return m.ref.BitmapExtents(ctx, name, off, n, dst)
+}
+
+func (m *mutant) StartRead(p []byte, off int64, done block.Done) bool {
+	if m.startRead != nil {
+		return m.startRead(m.ref, p, off, done)
+	}
+	return m.ref.StartRead(p, off, done)
+}
+
+func (m *mutant) StartWrite(p []byte, off int64, flags block.Flags, done block.Done) bool {
+	if m.startWrite != nil {
+		return m.startWrite(m.ref, p, off, flags, done)
+	}
+	return m.ref.StartWrite(p, off, flags, done)
 }
 
 func (m *mutant) Close() error {

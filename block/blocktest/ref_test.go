@@ -27,7 +27,7 @@ const refUnit = 512 // the granularity of allocation
 
 const refCaps = block.CapFlush | block.CapFUA | block.CapZero | block.CapFastZero | block.CapDiscard |
 	block.CapExtents | block.CapPrefetch | block.CapResize | block.CapNowait | block.CapFileRange |
-	block.CapBitmaps | block.CapMultiConn
+	block.CapBitmaps | block.CapMultiConn | block.CapStart
 
 // newRef makes an image in a file and opens it.
 func newRef(t testing.TB, size, unit int64) *ref {
@@ -272,4 +272,22 @@ func (d *ref) Close() error {
 	}
 	d.closed = true
 	return d.f.Close()
+}
+
+// StartRead ends before it returns.
+func (d *ref) StartRead(p []byte, off int64, done block.Done) bool {
+	return tell(done, d.ReadAt(context.Background(), p, off))
+}
+
+func (d *ref) StartWrite(p []byte, off int64, flags block.Flags, done block.Done) bool {
+	return tell(done, d.WriteAt(context.Background(), p, off, flags))
+}
+
+func (d *ref) Kick() {}
+
+func tell(done block.Done, err error) bool {
+	if p := done.Done(err); p != nil {
+		p.Push()
+	}
+	return true
 }

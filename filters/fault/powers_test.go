@@ -10,8 +10,8 @@ import (
 
 // Each power that there is: forwarded by name, or gone.
 func TestEveryPowerIsForwardedOrGone(t *testing.T) {
-	filtertest.Powers(t, block.CapNowaitWrites, under(t))
-	filtertest.Powers(t, block.CapNowaitWrites, under(t, "any:error=io"))
+	filtertest.Powers(t, block.CapNowaitWrites|block.CapStart, under(t))
+	filtertest.Powers(t, block.CapNowaitWrites|block.CapStart, under(t, "any:error=io"))
 }
 
 func TestPowersReachTheDeviceBelow(t *testing.T) {

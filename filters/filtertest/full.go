@@ -11,7 +11,7 @@ import (
 
 // Every is the set of the powers that filters may pass on. CapCopy is none of them: the
 // bytes would go past the filter.
-const Every = block.CapNowaitWrites<<1 - 1
+const Every = block.CapStart<<1 - 1
 
 // What Full answers for the powers that RAM lacks.
 const (
@@ -28,6 +28,8 @@ type Full struct {
 	Caps     block.Cap // claimed
 	Resident bool      // of the ranges that are pinned
 	Blocks   bool      // ReadNowait would block
+
+	Kicks atomic.Int64 // calls of Kick
 
 	pins atomic.Int64
 }
@@ -94,3 +96,23 @@ func (f *Full) CloneRange(_ context.Context, _ block.Device, _, off, _ int64) er
 func (f *Full) CopyRange(ctx context.Context, from block.Device, fromOff, off, n int64) (int64, error) {
 	return 0, f.CloneRange(ctx, from, fromOff, off, n)
 }
+
+// StartRead implements block.Starter: it ends before it returns.
+func (f *Full) StartRead(p []byte, off int64, done block.Done) bool {
+	return f.ended(done, f.ReadAt(context.Background(), p, off))
+}
+
+// StartWrite implements block.Starter.
+func (f *Full) StartWrite(p []byte, off int64, flags block.Flags, done block.Done) bool {
+	return f.ended(done, f.WriteAt(context.Background(), p, off, flags))
+}
+
+func (f *Full) ended(done block.Done, err error) bool {
+	if p := done.Done(err); p != nil {
+		p.Push()
+	}
+	return true
+}
+
+// Kick implements block.Starter.
+func (f *Full) Kick() { f.Kicks.Add(1) }

@@ -33,7 +33,7 @@ func Powers(t *testing.T, gone block.Cap, wrap Wrap) {
 	}
 }
 
-// Reach asserts of a filter that has all powers but CapNowaitWrites that what they
+// Reach asserts of a filter that has all powers but CapNowaitWrites and CapStart that what they
 // do arrives at the Device below, and that what it answers comes back.
 func Reach(t *testing.T, wrap Wrap) {
 	t.Helper()

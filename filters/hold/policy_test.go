@@ -287,17 +287,33 @@ func TestLossIsToldToAllThatFlush(t *testing.T) {
 	})
 }
 
+// outcomes takes what is told of started requests.
+type outcomes chan error
+
+func (o outcomes) Done(err error) block.Pusher {
+	o <- err
+	return nil
+}
+
 // TestWithoutWaiting: what must not wait is refused while requests are held, and
 // where the storage is found to be away.
 func TestWithoutWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		below := filtertest.NewFull(t, 1<<20)
-		below.Caps = block.CapNowait | block.CapFileRange
+		below.Caps = block.CapNowait | block.CapFileRange | block.CapStart
 		d := New(&nowait{Full: below}, Config{})
 		r := block.Resolve(d)
 		p := make([]byte, 512)
 		if _, ok := r.Ranger.PinRange(0, 512); !ok || r.Nowaiter.ReadNowait(p, 0) != nil {
 			t.Error("refused while all is well")
+		}
+		told := make(outcomes, 2)
+		if !r.Starter.StartRead(p, 0, told) || !r.Starter.StartWrite(p, 0, 0, told) || <-told != nil || <-told != nil {
+			t.Error("nothing is started while all is well")
+		}
+		r.Starter.Kick()
+		if below.Kicks.Load() != 1 {
+			t.Error("what was started was not sent off")
 		}
 		n := r.Device.(*Device).dev.Device.(*nowait)
 		n.fail(away)
@@ -312,6 +328,9 @@ func TestWithoutWaiting(t *testing.T) {
 		n.fail(nil)
 		if _, ok := r.Ranger.PinRange(0, 512); ok || r.Nowaiter.ReadNowait(p, 0) != block.ErrWouldBlock {
 			t.Error("let through while held")
+		}
+		if r.Starter.StartRead(p, 0, told) || r.Starter.StartWrite(p, 0, 0, told) {
+			t.Error("started while held")
 		}
 		c.want(t, block.OK)
 		n.fail(block.Corrupt)

@@ -37,7 +37,7 @@ func TestSuiteWithCrashes(t *testing.T) {
 	}
 }
 
-func TestPowers(t *testing.T) { filtertest.Powers(t, 0, unwatched) }
+func TestPowers(t *testing.T) { filtertest.Powers(t, block.CapStart, unwatched) }
 
 func TestPowersReachTheDeviceBelow(t *testing.T) { filtertest.Reach(t, unwatched) }
 

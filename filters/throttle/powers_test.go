@@ -13,7 +13,7 @@ import (
 // Each power that there is: forwarded by name, or gone.
 func TestEveryPowerIsForwardedOrGone(t *testing.T) {
 	for _, wrap := range ways {
-		filtertest.Powers(t, block.CapNowaitWrites, wrap)
+		filtertest.Powers(t, block.CapNowaitWrites|block.CapStart, wrap)
 	}
 }
 

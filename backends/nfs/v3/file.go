@@ -201,6 +201,9 @@ func (f *File) relocate(ctx context.Context, a asker, used *handle, stale error)
 	return nil
 }
 
+// maxVerifiers bounds what is remembered of a server that has a new one each time.
+const maxVerifiers = 1024
+
 // see notes the verifier of a reply and reports whether it is not the one before.
 func (f *File) see(v remote.Verifier) (changed bool) {
 	if f.seen.Load() && f.verifier.Load() == uint64(v) {
@@ -213,6 +216,9 @@ func (f *File) see(v remote.Verifier) (changed bool) {
 	f.seen.Store(true)
 	// Another file may have met the new instance first.
 	if _, known := f.c.verifiers[v]; !known {
+		if len(f.c.verifiers) >= maxVerifiers { // no sane server has been that many
+			clear(f.c.verifiers)
+		}
 		f.c.verifiers[v] = struct{}{}
 		if changed {
 			f.c.recoveries++

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,5 +235,41 @@ func TestHostileMounts(t *testing.T) {
 			t.Errorf("%s: %v (%v)", name, err, block.KindOf(err))
 		}
 		s.Honest()
+	}
+}
+
+// A listing that only ever holds "." comes to an end too.
+func TestListingOfNothing(t *testing.T) {
+	b := start(t, nfstest.Options{}, nil)
+	var cookie atomic.Uint64
+	b.server.Hook(func(op string, _ []byte) nfstest.Action {
+		if op != "v3.READDIRPLUS" {
+			return nfstest.Action{}
+		}
+		return nfstest.Action{Result: func([]byte) []byte {
+			p := make([]byte, 16) // OK, no attributes, verifier
+			for range 2000 {
+				p = xdr.AppendUint64(xdr.AppendUint32(p, 1), 1)
+				p = xdr.AppendUint64(xdr.AppendString(p, "."), cookie.Add(1))
+				p = xdr.AppendUint64(p, 0) // neither attributes nor handle
+			}
+			return xdr.AppendUint64(p, 0) // no more, and not the end
+		}}
+	})
+	if _, err := b.client.Tree().List(t.Context(), "/export"); !errors.Is(err, block.NoSpace) {
+		t.Error(err)
+	}
+}
+
+// A server that is another instance with each reply costs no memory without end.
+func TestVerifiersWithoutEnd(t *testing.T) {
+	b := start(t, nfstest.Options{}, nil)
+	f := b.open(make([]byte, 8192), remote.OpenOptions{Write: true})
+	for i := range 2 * maxVerifiers {
+		b.server.SetVerifier([8]byte{1, byte(i >> 8), byte(i)})
+		b.write(f, make([]byte, 16), 0, false)
+	}
+	if n := len(b.client.verifiers); n > maxVerifiers {
+		t.Errorf("%d verifiers are remembered", n)
 	}
 }

@@ -24,6 +24,7 @@ type listing struct {
 	verifier [8]byte
 	end      bool
 	seen     map[uint64]struct{} // cookies that the next part was asked for with
+	got      int                 // entries that came, also those that are left out
 	entries  []remote.Entry
 }
 
@@ -39,7 +40,7 @@ func (l *listing) read(ctx context.Context) error {
 		if err != nil {
 			return l.fail(err)
 		}
-		if len(l.entries)+len(page) > maxEntries {
+		if l.got > maxEntries {
 			return l.fail(faultf(block.NoSpace, "the folder has more than %d entries", maxEntries))
 		}
 		for i := range page {
@@ -91,6 +92,7 @@ func (l *listing) decode(r *result) (page []dirEntry) {
 	copy(l.verifier[:], r.Fixed(len(l.verifier)))
 	for r.More() {
 		var e dirEntry
+		l.got++
 		r.Skip(8) // the fileid of where something may be mounted
 		e.name = r.String(maxName)
 		l.cookie = r.Uint64()

@@ -279,7 +279,11 @@ func readMnt(r *xdr.Reader) (handle, error) {
 		return nil, breach("MNT", "%v", r.Err())
 	}
 	if !usable {
-		return nil, faultf(block.Permission, "MNT: the export is only for clients that authenticate (Kerberos)")
+		// With the status that it amounts to: it is an answer, not a failure to get one.
+		return nil, &fault{
+			kind: block.Permission, text: "the export is only for clients that authenticate (Kerberos)",
+			cause: &nfsstat.Error{Op: "MNT", Status: nfsstat.Access},
+		}
 	}
 	return fh, nil
 }

@@ -2,6 +2,7 @@ package v3
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"strings"
 
@@ -59,7 +60,10 @@ func (w *walker) walk(ctx context.Context, p string) (node, error) {
 			return n, err
 		}
 		if w.links++; w.links > maxLinks {
-			return node{}, faultf(block.Invalid, "more than %d symbolic links", maxLinks)
+			return node{}, &fault{
+				kind: block.Invalid, text: fmt.Sprintf("more than %d symbolic links", maxLinks),
+				cause: &nfsstat.Error{Op: "LOOKUP", Status: nfsstat.Inval},
+			}
 		}
 		p = next
 	}

@@ -333,6 +333,7 @@ type listing struct {
 	cookie   uint64
 	verifier [8]byte
 	end      bool
+	seen     int // entries received, those left out included
 	entries  []remote.Entry
 }
 
@@ -357,7 +358,7 @@ func (l *listing) read(ctx context.Context) error {
 		if !l.end && l.cookie == cookie {
 			return breach("a READDIR that comes to no end")
 		}
-		if len(l.entries) > maxEntries {
+		if l.seen > maxEntries {
 			return fmt.Errorf("the folder has more than %d entries", maxEntries)
 		}
 	}
@@ -369,6 +370,7 @@ func (l *listing) page(r *results) (entries []remote.Entry) {
 	copy(l.verifier[:], r.Fixed(len(l.verifier)))
 	for r.More() {
 		l.cookie = r.Uint64()
+		l.seen++
 		name := r.String(maxName)
 		var a attributes
 		a.read(&r.Reader)
