@@ -55,9 +55,8 @@ func (t *Transport) revive(ctx context.Context, link *Link) error {
 	reviving, cancel := context.WithTimeout(ctx, reviveTimes*t.cfg.Silence)
 	defer cancel()
 	stop := context.AfterFunc(reviving, link.close)
-	defer stop()
 	err := t.cfg.Revive(reviving, link)
-	if err == nil && reviving.Err() != nil {
+	if (!stop() || reviving.Err() != nil) && err == nil {
 		return fmt.Errorf("the connection was not ready in time: %w", context.Cause(reviving))
 	}
 	return err

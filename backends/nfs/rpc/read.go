@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"encoding/binary"
-	"runtime"
 	"slices"
 )
 
@@ -30,8 +29,7 @@ const maxCallback = 64 << 10
 type reader struct {
 	t      *Transport
 	link   *Link
-	served int  // replies delivered
-	woke   bool // callers, since the last read
+	served int // replies delivered
 }
 
 // run reads until the connection ends.
@@ -53,12 +51,6 @@ func (r *reader) limit() int {
 
 func (r *reader) one() error {
 	s := r.link.stream
-	if r.woke && len(s.buffered()) == 0 {
-		// A thread that waits in recv keeps its processor for a while, and with it those
-		// that the replies woke; they go first.
-		r.woke = false
-		runtime.Gosched()
-	}
 	if err := s.need(markSize, r.limit()); err != nil {
 		return err
 	}
@@ -164,7 +156,7 @@ func (r *reader) keep(c *Call, size int) error {
 // finish hands a call back to its caller, or to nobody.
 func (r *reader) finish(c *Call) {
 	r.served++
-	r.woke = true
+	r.link.stream.woke = true
 	if c.abandoned() {
 		r.t.drained(c)
 		return

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"net"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,8 @@ type stream struct {
 	buf  []byte
 	r, w int         // buf[r:w] is read and not consumed
 	vecs net.Buffers // what a batch consists of, cut up as it is sent
+
+	woke bool // somebody was woken since the last read
 
 	mu     sync.Mutex // guards closed, and sock's beginning against close
 	closed bool
@@ -72,6 +75,12 @@ func (s *stream) release() {
 func (s *stream) read(p []byte, all bool) (int, error) {
 	if s.sock == nil {
 		return s.conn.Read(p)
+	}
+	if s.woke {
+		// A thread that waits in recv keeps its processor for a while, and with it those
+		// that the replies woke; they go first.
+		s.woke = false
+		runtime.Gosched()
 	}
 	flags := 0
 	if all {
