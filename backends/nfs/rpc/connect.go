@@ -40,13 +40,13 @@ func (t *Transport) connect(ctx context.Context) (*Link, error) {
 		_ = c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4})
 	}
 	link := &Link{t: t, stream: newStream(conn), xid: rand.Uint32()}
-	if t.cfg.Revive == nil {
-		return link, nil
+	if t.cfg.Revive != nil {
+		if err := t.revive(ctx, link); err != nil {
+			link.close()
+			return nil, err
+		}
 	}
-	if err := t.revive(ctx, link); err != nil {
-		link.close()
-		return nil, err
-	}
+	link.stream.work()
 	return link, nil
 }
 
@@ -70,6 +70,7 @@ func (t *Transport) run(life context.Context, link *Link) {
 		r := reader{t: t, link: link}
 		err := r.run()
 		again := t.detach(link, err)
+		link.stream.release()
 		if brief++; time.Since(born) >= steady || r.served > 0 && !again {
 			brief = 0
 		}

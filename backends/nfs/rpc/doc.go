@@ -14,7 +14,9 @@
 // is the writer: it sends all that is queued with one writev, and again, until the
 // queue is empty; having written a few batches for others it leaves the rest to the
 // goroutine writeOn, so that its own reply does not wait. Then it sleeps until the
-// reading goroutine (read.go) has put the reply where it belongs.
+// reading goroutine (read.go) has put the reply where it belongs. Who is about to write
+// yields first while other calls are in flight, and so does the reader before it waits
+// for more: callers that were woken together are then sent together.
 //
 // # Concurrency
 //

@@ -180,17 +180,14 @@ func TestPayloadCannotBeLeft(t *testing.T) {
 	c := tr.NewCall()
 	c.Drained = func() { t.Error("drained") }
 	c.Head, c.Data = tr.Start(nil, 7), make([]byte, 8)
-	ended := make(chan error)
-	go func() {
-		_, err := tr.Do(t.Context(), c)
-		ended <- err
-	}()
+	tr.submit(c)
 	<-came
 	if free, gone := tr.giveUp(c); free || gone {
 		t.Error(free, gone)
 	}
 	close(goOn)
-	if err := <-ended; err != nil {
+	<-c.done
+	if err := tr.result(c); err != nil {
 		t.Error(err)
 	}
 }

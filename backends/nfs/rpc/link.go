@@ -15,10 +15,22 @@ type Link struct {
 	xid    uint32
 }
 
-func (l *Link) close() { _ = l.stream.conn.Close() }
+func (l *Link) close() { l.stream.close() }
 
-// Conn is the connection.
-func (l *Link) Conn() net.Conn { return l.stream.conn }
+// Conn is the connection. When Revive has returned it is only good for being closed, and
+// for its addresses.
+func (l *Link) Conn() net.Conn { return linkConn{l.stream.conn, l} }
+
+// linkConn is a connection that perhaps goes on in a socket.
+type linkConn struct {
+	net.Conn
+	link *Link
+}
+
+func (c linkConn) Close() error {
+	c.link.close()
+	return nil
+}
 
 // Call makes a call with arguments and gives the results. They are valid until the
 // next. The server has Config.Silence to answer; the end of the context breaks the

@@ -166,6 +166,7 @@ func (r *reader) keep(c *Call, size int) error {
 // finish hands a call back to its caller, or to nobody.
 func (r *reader) finish(c *Call) {
 	r.served++
+	r.link.stream.woke = true
 	if c.abandoned() {
 		r.t.drained(c)
 		return

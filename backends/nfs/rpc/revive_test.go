@@ -152,3 +152,11 @@ func TestReviveTooLate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// keepConn is a Revive that keeps the connections.
+func keepConn(conns *[]net.Conn) func(context.Context, *Link) error {
+	return func(_ context.Context, link *Link) error {
+		*conns = append(*conns, link.Conn())
+		return nil
+	}
+}

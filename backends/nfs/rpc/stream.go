@@ -2,6 +2,10 @@ package rpc
 
 import (
 	"net"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -17,7 +21,7 @@ const (
 	directRead = 16 << 10
 )
 
-// stream is a connection: a buffered reader whose buffer is passed by for long
+// stream is a connection (see socket for what that is in the end): a buffered reader whose buffer is passed by for long
 // payloads, and a writer for batches. One goroutine may read and one may write at a
 // time.
 type stream struct {
@@ -25,10 +29,78 @@ type stream struct {
 	buf  []byte
 	r, w int         // buf[r:w] is read and not consumed
 	vecs net.Buffers // what a batch consists of, cut up as it is sent
+
+	woke bool // somebody was woken since the last read
+
+	mu     sync.Mutex // guards closed, and sock's beginning against close
+	closed bool
+	sock   *socket // instead of conn, once the connection is at work
 }
 
 func newStream(conn net.Conn) *stream {
 	return &stream{conn: conn, buf: make([]byte, readBuffer)}
+}
+
+// work makes the connection's way shorter. It comes before anybody else reads or
+// writes; there are no deadlines any more, nor is conn of use.
+func (s *stream) work() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.sock = takeSocket(s.conn)
+	}
+}
+
+// close ends the connection for who reads and who writes.
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.sock != nil {
+		s.sock.shut()
+		return
+	}
+	_ = s.conn.Close()
+}
+
+// release closes, and gives back what is kept until nobody reads or writes any more.
+func (s *stream) release() {
+	s.close()
+	if s.sock != nil {
+		s.sock.release()
+	}
+}
+
+// read reads some bytes into p; all of it, where that takes no more calls.
+func (s *stream) read(p []byte, all bool) (int, error) {
+	if s.sock == nil {
+		return s.conn.Read(p)
+	}
+	if s.woke {
+		// A thread that waits in recv keeps its processor for a while, and with it those
+		// that the replies woke; they go first.
+		s.woke = false
+		runtime.Gosched()
+	}
+	flags := 0
+	if all {
+		flags = unix.MSG_WAITALL
+	}
+	n, err := s.sock.recv(p, flags)
+	if err != nil {
+		err = s.ending(err)
+	}
+	return n, err
+}
+
+// ending tells an end that was made here from the other side's.
+func (s *stream) ending(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	return err
 }
 
 // buffered is what has been read and not consumed.
@@ -47,7 +119,7 @@ func (s *stream) need(n, limit int) error {
 	}
 	for s.w < n {
 		end := min(max(limit, n), len(s.buf))
-		m, err := s.conn.Read(s.buf[s.w:end])
+		m, err := s.read(s.buf[s.w:end], false)
 		s.w += m
 		if err != nil && s.w < n {
 			return err
@@ -70,7 +142,7 @@ func (s *stream) fill(dst []byte) error {
 	s.r += n
 	for dst = dst[n:]; len(dst) >= directRead; dst = dst[n:] {
 		var err error
-		if n, err = s.conn.Read(dst); n == 0 && err != nil {
+		if n, err = s.read(dst, true); n == 0 && err != nil {
 			return err
 		}
 	}
@@ -104,6 +176,12 @@ func (s *stream) discard(n int) error {
 // send writes the pieces with as few system calls as possible. It does not keep
 // them.
 func (s *stream) send(pieces [][]byte) error {
+	if s.sock != nil {
+		if err := s.sock.send(pieces); err != nil {
+			return s.ending(err)
+		}
+		return nil
+	}
 	if len(pieces) == 1 {
 		_, err := s.conn.Write(pieces[0])
 		return err
